@@ -1,0 +1,85 @@
+"""Arrays and Datasets to the batches that `RBM.fit` reads."""
+
+import tensorflow as tf
+
+from dbn import checks, noise
+
+__all__ = ["first_cases", "numbered", "rows", "stream"]
+
+
+def rows(count, batch_size, shuffle, seed, epoch):
+    """Makes a Dataset of the row numbers of each batch, for an array that is gathered from.
+
+    Args:
+        count: Number of cases in the array.
+        batch_size: Cases a batch; the last one is shorter if `count` is no multiple of it.
+        shuffle: Whether the order is a permutation drawn from (seed, epoch).
+        seed: Integer.
+        epoch: `tf.Variable`, read whenever an iteration begins.
+
+    Returns:
+        `tf.data.Dataset` of int64 tensors `(cases of the batch,)`.
+    """
+    whole = count // batch_size
+
+    def one_epoch(_):
+        order = noise.permutation(count, seed, epoch) if shuffle else tf.range(count, dtype="int64")
+        full = tf.reshape(order[: whole * batch_size], (whole, batch_size))
+        batches = tf.data.Dataset.from_tensor_slices(tf.ensure_shape(full, (None, None)))
+        return batches.concatenate(tf.data.Dataset.from_tensors(order[whole * batch_size :]))
+
+    batches = tf.data.Dataset.from_tensors(0).flat_map(one_epoch)
+    length = whole + (count % batch_size > 0)
+    return batches.take(length).apply(tf.data.experimental.assert_cardinality(length)).prefetch(64)
+
+
+def stream(dataset, units, width=None, name="x"):
+    """Makes a Dataset of float batches of a user's Dataset, and checks its first batch.
+
+    Args:
+        dataset: `tf.data.Dataset` of batches `(cases, width)`, or of tuples that begin with one.
+        units: The `Units` whose valid range the values must lie in.
+        width: Expected width, or None for any.
+        name: Name of the argument, for messages.
+
+    Returns:
+        `tf.data.Dataset` of float32 tensors `(cases, width)`, and its first batch.
+
+    Raises:
+        ValueError: If the elements have another structure or rank, there are none, or the first is
+            out of range.
+    """
+    spec = dataset.element_spec
+    if isinstance(spec, (tuple, list)) and spec:
+        dataset, spec = dataset.map(lambda *parts: parts[0]), spec[0]
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank not in (2, None):
+        raise ValueError(
+            f"`{name}` must be a Dataset of batches (cases, width), or of tuples that begin with "
+            f"one; got elements {dataset.element_spec}. Call `.batch(...)` on a Dataset of cases."
+        )
+    first = next(iter(dataset.take(1)), None)
+    if first is None:
+        raise ValueError(f"`{name}` is empty: the Dataset has no batch.")
+    first = checks.cases(first, units, f"the first batch of {name}", width)
+    width = first.shape[1]
+
+    def to_float(v):
+        return tf.ensure_shape(tf.cast(v, tf.float32), (None, width))
+
+    return dataset.map(to_float).prefetch(tf.data.AUTOTUNE), first
+
+
+def numbered(batches):
+    """Returns a Dataset of (number of the batch, batch): fixed noise for each batch of a test."""
+    return tf.data.Dataset.zip((tf.data.Dataset.counter(), batches))
+
+
+def first_cases(batches, count):
+    """Returns the first `count` cases of a Dataset of batches, or all if there are fewer."""
+    taken, found = [], 0
+    for v in batches:
+        taken.append(v[: count - found])
+        found += len(taken[-1])
+        if found == count:
+            break
+    return tf.concat(taken, axis=0)

@@ -1,0 +1,68 @@
+"""Checks at the door: bad input gets an error that names it before anything is trained."""
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["cases", "integer", "valid"]
+
+
+def integer(value, name, least=1):
+    """Returns `value` as an int.
+
+    Raises:
+        ValueError: If it is not an integer of at least `least`.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
+        raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
+    return int(value)
+
+
+def cases(x, units, name="x", width=None):
+    """Checks data cases whole, and returns them as a tensor.
+
+    Args:
+        x: Array-like of shape `(cases, width)`.
+        units: The `Units` whose valid range they must lie in.
+        name: Name of the argument, for the message.
+        width: Expected width, or None for any.
+
+    Returns:
+        float32 (or float64, if `x` is) tensor of shape `(cases, width)`.
+
+    Raises:
+        ValueError: If the rank, width, dtype or number of cases is wrong, or a value is not finite
+            or out of range.
+    """
+    if not isinstance(x, tf.Tensor):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise ValueError(f"`{name}` is not an array of shape (cases, width): {error}") from None
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"`{name}` must hold numbers; got dtype {x.dtype}.")
+        x = tf.convert_to_tensor(x if x.dtype == np.float32 else x.astype(np.float32))
+    if x.shape.rank != 2:
+        raise ValueError(f"`{name}` must have shape (cases, width); got shape {tuple(x.shape)}.")
+    if 0 in x.shape:
+        raise ValueError(f"`{name}` is empty: its shape is {tuple(x.shape)}.")
+    if width is not None and x.shape[1] != width:
+        raise ValueError(f"`{name}` must have width {width}; got shape {tuple(x.shape)}.")
+    if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise ValueError(f"`{name}` must hold numbers; got dtype {x.dtype.name}.")
+    x = tf.cast(x, tf.float32)
+    # The extremes tell all: NaN wherever there is a NaN.
+    low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(f"`{name}` holds NaN or infinity; all its values must be finite.")
+    if low < units.low or high > units.high:
+        hint = " Divide grey levels 0-255 by 255." if units.low <= low and high <= 255 else ""
+        raise ValueError(
+            f"`{name}` must lie in [{units.low:g}, {units.high:g}] for {units.name} units; got "
+            f"values from {low:g} to {high:g}.{hint}"
+        )
+    return x
+
+
+def valid(v, units):
+    """Returns whether all values of a batch are finite and in range, a boolean tensor."""
+    return tf.reduce_all(tf.math.is_finite(v) & (v >= units.low) & (v <= units.high))

@@ -1,0 +1,290 @@
+"""DBN: a stack of RBMs, its greedy pretraining, and the plain Keras models made from it."""
+
+import keras
+import tensorflow as tf
+
+from dbn import batches, checks
+from dbn.layers import RBMLayer
+from dbn.training import RBM
+
+__all__ = ["DBN"]
+
+
+@keras.saving.register_keras_serializable(package="dbn")
+class DBN(keras.Model):
+    """A deep belief network: a stack of RBMs, each on the mean activations of the one below.
+
+    `stack(x)` gives the means of the top layer, `(cases, units of the top layer)`. The stack is
+    trained layer by layer with `pretrain` (Hinton, Osindero & Teh 2006; Bengio et al. 2007); what
+    it has learnt is handed over by `classifier`, a plain Keras model on the same Dense layers.
+
+    Args:
+        layers: A list, bottom first, of `RBM`s, `RBMLayer`s (short for `RBM(layer)`) and integers
+            n (short for `RBM(RBMLayer(n))`). RBMs of another stack may be given: they are shared,
+            so `DBN([*stack.rbms, 500])` puts a layer on a pretrained stack.
+        seed: Integer that the initial weights, the noise and the data order of the layers given as
+            integers come from; by default `keras.utils.set_random_seed` governs them.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.Model`.
+
+    Attributes:
+        rbms: The `RBM`s, bottom first.
+
+    Raises:
+        ValueError: If there is no layer, or one of them is something else.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> stack = dbn.DBN([8, 4])
+    >>> histories = stack.pretrain(x, epochs=2, batch_size=10, verbose=0)
+    >>> model = stack.classifier(num_classes=3)
+    >>> model.compile("sgd", "sparse_categorical_crossentropy")
+    """
+
+    def __init__(self, layers, seed=None, **kwargs):
+        if not isinstance(layers, (list, tuple)) or not layers:
+            raise ValueError(f"`layers` must be a list with at least one layer; got {layers!r}.")
+        if seed is not None:
+            checks.integer(seed, "seed", least=0)
+        rbms = [_as_rbm(layer, seed, number) for number, layer in enumerate(layers)]
+        if len({id(rbm.layer) for rbm in rbms}) < len(rbms):
+            raise ValueError(
+                "`layers` holds the same layer twice; each must be a layer of its own."
+            )
+        super().__init__(**kwargs)
+        self.rbms = rbms
+
+    def build(self, input_shape):
+        """Builds every RBM, for `(cases, visible)` inputs."""
+        for rbm in self.rbms:
+            if not rbm.built:
+                rbm.build(input_shape)
+            elif rbm.layer.W.shape[0] != input_shape[-1]:
+                raise ValueError(
+                    f"Layer {rbm.name!r} takes {rbm.layer.W.shape[0]} inputs; it is given "
+                    f"{input_shape[-1]}."
+                )
+            input_shape = rbm.compute_output_shape(input_shape)
+
+    def call(self, v):
+        """Returns the mean activations of the top layer, `(cases, hidden)`."""
+        for rbm in self.rbms:
+            v = rbm(v)
+        return v
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(cases, hidden)` of the top layer."""
+        return (input_shape[0], self.rbms[-1].layer.units)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {
+            "name": self.name,
+            "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
+            "trainable": self.trainable,
+            "layers": [keras.saving.serialize_keras_object(rbm) for rbm in self.rbms],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns a stack made from what `get_config` returned."""
+        layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
+        dtype = keras.saving.deserialize_keras_object(config["dtype"])
+        return cls(**{**config, "layers": layers, "dtype": dtype})
+
+    def fit(self, *args, **kwargs):
+        """Raises: a stack is trained by `pretrain`, and its classifier by `fit`."""
+        raise NotImplementedError(
+            "A DBN has no single cost to fit. Train it layer by layer with `stack.pretrain(x)`, then "
+            "fine-tune `model = stack.classifier(num_classes)` with `model.compile` and `model.fit`."
+        )
+
+    def pretrain(
+        self,
+        x,
+        epochs=1,
+        batch_size=None,
+        optimizer=None,
+        callbacks=None,
+        metrics=None,
+        validation_data=None,
+        shuffle=True,
+        verbose="auto",
+    ):
+        """Trains the RBMs one after the other, each on the mean activations of the one below.
+
+        For arrays, the activations are computed once a layer; for a Dataset, batch by batch as
+        they are needed, so nothing is held in memory.
+
+        Args:
+            x: Array `(cases, visible)` or batched `tf.data.Dataset`, as for `RBM.fit`.
+            epochs: Passes over the data; an integer, or a list with one a layer. 0 leaves a layer
+                as it is (one that has been pretrained already).
+            batch_size: Cases an update, or a list with one a layer.
+            optimizer: Keras optimizer, by name or instance, or a list with one a layer. Each layer
+                gets a new one made from its config. By default an RBM that was compiled keeps
+                its optimizer; the others get SGD with learning rate 0.01.
+            callbacks: Keras callbacks for every layer's `fit`, or a list of such lists, one a
+                layer.
+            metrics: As in `RBM.compile`; a list for all layers.
+            validation_data: Held-out array or Dataset, handed up the stack like `x`.
+            shuffle: As in `RBM.fit`.
+            verbose: 0 for silence, 1 for a progress bar a layer, 2 for a line an epoch; by default
+                1.
+
+        Returns:
+            A list with one `History` a layer; None for a layer of 0 epochs.
+
+        Raises:
+            ValueError: If a list has another length than there are layers, or as `RBM.fit` does.
+        """
+        count = len(self.rbms)
+        epochs = _per_layer(epochs, count, "epochs")
+        batch_size = _per_layer(batch_size, count, "batch_size")
+        optimizer = _per_layer(optimizer, count, "optimizer")
+        callbacks = _callbacks_per_layer(callbacks, count)
+        for number in epochs:
+            checks.integer(number, "epochs", least=0)
+        if isinstance(x, tf.data.Dataset):
+            width = batches.stream(x, self.rbms[0].layer.visible)[1].shape[1]
+        else:
+            x = checks.cases(x, self.rbms[0].layer.visible)
+            width = x.shape[1]
+        if not self.built:
+            self.build((None, width))
+        histories = []
+        for i, rbm in enumerate(self.rbms):
+            if optimizer[i] is not None or metrics is not None or not rbm.compiled:
+                rbm.compile(optimizer=_new_optimizer(optimizer[i] or "sgd"), metrics=metrics)
+            bar = []
+            if epochs[i] and verbose in ("auto", 1):
+                title = f"RBM {i + 1} of {count} ({rbm.layer.W.shape[0]}-{rbm.layer.units})"
+                bar = [_LayerBar(title, epochs[i])]
+            histories.append(
+                rbm.fit(
+                    x,
+                    batch_size=batch_size[i],
+                    epochs=epochs[i],
+                    callbacks=[*callbacks[i], *bar],
+                    validation_data=validation_data,
+                    shuffle=shuffle,
+                    verbose=2 if verbose == 2 else 0,
+                )
+                if epochs[i]
+                else None
+            )
+            if i + 1 < count:
+                x = _activations(rbm, x)
+                validation_data = _activations(rbm, validation_data)
+        return histories
+
+    def classifier(self, num_classes, share=True, name=None):
+        """Makes the network of the stack's Dense layers with a softmax layer on top.
+
+        A plain Keras model without any class of this package: it loads from `.keras` and SavedModel
+        files where the package is not installed. The softmax layer starts at zero, as in the
+        tutorial.
+
+        Args:
+            num_classes: Number of classes, an integer >= 2.
+            share: True to train the stack's own variables; False to start from copies of them.
+            name: Name of the model.
+
+        Returns:
+            A `keras.Sequential`, `(cases, visible)` to `(cases, num_classes)` probabilities.
+
+        Raises:
+            ValueError: If the stack is not built, or num_classes < 2.
+        """
+        checks.integer(num_classes, "num_classes", least=2)
+        if not self.built:
+            raise ValueError(
+                "The stack is not built, so its input width is unknown: `pretrain` it, or call "
+                "`stack.build((None, visible))`."
+            )
+        body = [rbm.layer.dense for rbm in self.rbms]
+        head = keras.layers.Dense(
+            num_classes, activation="softmax", kernel_initializer="zeros", name="softmax"
+        )
+        width = self.rbms[0].layer.W.shape[0]
+        model = keras.Sequential(
+            [keras.Input((width,)), *(body if share else map(_copy, body)), head], name=name
+        )
+        return model
+
+
+class _LayerBar(keras.callbacks.Callback):
+    """One progress bar for all epochs of a layer."""
+
+    def __init__(self, title, epochs):
+        super().__init__()
+        self._title, self._epochs = title, epochs
+
+    def on_train_begin(self, logs=None):
+        print(self._title)
+        self._bar = keras.utils.Progbar(self._epochs, unit_name="epoch", stateful_metrics=())
+        self._done = 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._done += 1
+        # Stateful: show an epoch's own figures, not their mean over epochs.
+        self._bar.stateful_metrics = set(logs)
+        self._bar.update(self._done, list(logs.items()), finalize=self._done == self._epochs)
+
+    def on_train_end(self, logs=None):
+        if self._done < self._epochs:
+            print()
+
+
+def _as_rbm(layer, seed, number):
+    if isinstance(layer, RBM):
+        return layer
+    if isinstance(layer, RBMLayer):
+        return RBM(layer)
+    if seed is None or isinstance(layer, bool) or not hasattr(layer, "__index__"):
+        return RBM(layer)
+    initializer = keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform", seed + number)
+    return RBM(RBMLayer(layer, kernel_initializer=initializer), seed=seed + number)
+
+
+def _per_layer(value, count, name):
+    if not isinstance(value, (list, tuple)):
+        return [value] * count
+    if len(value) != count:
+        raise ValueError(
+            f"`{name}` must be one value or a list with one for each of the {count} layers; got "
+            f"{len(value)}."
+        )
+    return list(value)
+
+
+def _callbacks_per_layer(callbacks, count):
+    if callbacks is None:
+        callbacks = []
+    if isinstance(callbacks, keras.callbacks.Callback):
+        callbacks = [callbacks]
+    if any(isinstance(part, (list, tuple)) for part in callbacks):
+        return [list(part or ()) for part in _per_layer(callbacks, count, "callbacks")]
+    return [list(callbacks)] * count
+
+
+def _new_optimizer(optimizer):
+    optimizer = keras.optimizers.get(optimizer)
+    return type(optimizer).from_config(optimizer.get_config())
+
+
+def _activations(rbm, x):
+    """Returns the mean activations of an array, or of a Dataset batch by batch."""
+    if x is None:
+        return None
+    if isinstance(x, tf.data.Dataset):
+        spec = x.element_spec
+        return x.map(lambda *v: rbm.layer(tf.cast(v[0], rbm.compute_dtype)))
+    return rbm.predict(x, batch_size=1000, verbose=0)
+
+
+def _copy(dense):
+    copy = type(dense).from_config(dense.get_config())
+    copy.build(dense.kernel.shape[:1])
+    copy.set_weights(dense.get_weights())
+    return copy

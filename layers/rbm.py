@@ -1,0 +1,336 @@
+"""RBMLayer: a restricted Boltzmann machine on the variables of an ordinary Dense layer."""
+
+import keras
+import tensorflow as tf
+
+from dbn.layers import units as unit_types
+
+__all__ = ["RBMLayer"]
+
+
+@keras.saving.register_keras_serializable(package="dbn")
+class RBMLayer(keras.layers.Layer):
+    """A restricted Boltzmann machine (RBM) that shares its weights with a Dense layer.
+
+    The energy of a visible vector v and a hidden vector h is, for Bernoulli units,
+
+        E(v, h) = -vbias . v - hbias . h - v W h        (Smolensky 1986; Hinton 2002)
+
+    and their probability is proportional to exp(-E). `W` and `hbias` are the kernel and the bias
+    of `self.dense`, a plain `keras.layers.Dense`: the same variables, not copies. Whoever trains
+    one, trains the other. `layer(v)` gives the mean hidden activations, which is `dense(v)`.
+
+    Methods bear the names of the Theano Deep Learning Tutorial. Those that sample take the uniform
+    numbers that they turn into samples (`dbn.noise.uniforms`), and are pure functions of them.
+
+    Args:
+        units: Number of hidden units, an integer >= 1. Left out if `dense` is given.
+        visible: Unit type of the visible side, a name or a `dbn.layers.Units`.
+        hidden: Unit type of the hidden side.
+        dense: An existing Dense layer to share. It must have a bias and the hidden type's
+            activation (sigmoid for Bernoulli units), and neither LoRA nor quantisation. Its
+            regularizers enter the training cost.
+        vbias: An existing `keras.Variable` of shape `(visible,)` to share as visible bias. Such
+            sharing lasts as long as the objects: a saved file keeps the values, not the sharing.
+        kernel_initializer: Initializer of `W` if the layer makes its own Dense. The default is the
+            tutorial's: uniform in +-4 sqrt(6 / (visible + hidden)).
+        hbias_initializer: Initializer of `hbias`, likewise.
+        vbias_initializer: Initializer of `vbias`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input shape: `(cases, visible)`, values in the range of the visible units.
+
+    Output shape: `(cases, units)`.
+
+    Raises:
+        ValueError: If an argument is out of its range, if neither or both of `units` and `dense`
+            are given, or if `dense` cannot be shared.
+
+    Example:
+
+    >>> layer = RBMLayer(3)
+    >>> layer.build((None, 4))
+    >>> tuple(layer.W.shape), tuple(layer.free_energy(tf.zeros((2, 4))).shape)
+    ((4, 3), (2,))
+    """
+
+    def __init__(
+        self,
+        units=None,
+        visible="bernoulli",
+        hidden="bernoulli",
+        dense=None,
+        vbias=None,
+        kernel_initializer=None,
+        hbias_initializer="zeros",
+        vbias_initializer="zeros",
+        **kwargs,
+    ):
+        self._check_sides(units, dense)
+        self._check_vbias(vbias)
+        super().__init__(**kwargs)
+        self.visible = unit_types.get(visible)
+        self.hidden = unit_types.get(hidden)
+        if dense is None:
+            dense = keras.layers.Dense(
+                units,
+                activation=self.hidden.activation,
+                # The tutorial's range: sqrt(3 scale / mean(visible, hidden)) with scale 16.
+                kernel_initializer=kernel_initializer
+                or keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform"),
+                bias_initializer=hbias_initializer,
+                dtype=self.dtype_policy,
+            )
+        self.dense = dense
+        self.check_dense()
+        self.vbias_initializer = keras.initializers.get(vbias_initializer)
+        self.vbias = vbias
+
+    @staticmethod
+    def _check_sides(units, dense):
+        if (units is None) == (dense is None):
+            raise ValueError(
+                "RBMLayer needs either `units` (it makes a Dense layer) or `dense` (it shares one): "
+                f"got units={units!r}, dense={dense!r}."
+            )
+        if dense is not None and not isinstance(dense, keras.layers.Dense):
+            raise ValueError(
+                f"`dense` must be a `keras.layers.Dense`; got {dense!r} of type "
+                f"{type(dense).__name__}."
+            )
+        if units is not None and (
+            isinstance(units, bool) or not hasattr(units, "__index__") or int(units) < 1
+        ):
+            raise ValueError(f"`units` must be an integer >= 1; got {units!r}.")
+
+    @staticmethod
+    def _check_vbias(vbias):
+        if vbias is not None and not isinstance(vbias, keras.Variable):
+            raise ValueError(f"`vbias` must be a `keras.Variable`; got {type(vbias).__name__}.")
+
+    def check_dense(self):
+        """Checks that `dense` is still one that an RBM can share.
+
+        Raises:
+            ValueError: If it has no bias, another activation, LoRA or quantisation.
+        """
+        dense, needed = self.dense, keras.activations.get(self.hidden.activation)
+        if not dense.use_bias:
+            raise ValueError("`dense` has use_bias=False; an RBM needs its bias as `hbias`.")
+        if dense.activation is not needed:
+            found = keras.activations.serialize(dense.activation)
+            raise ValueError(
+                f"`dense` has activation {found!r}; {self.hidden.name} hidden units need "
+                f"{self.hidden.activation!r}."
+            )
+        if dense.lora_enabled or dense.lora_rank:
+            raise ValueError("`dense` has LoRA enabled; its kernel is not one variable to share.")
+        if dense.quantization_mode is not None:
+            raise ValueError(
+                f"`dense` is quantised ({dense.quantization_mode}); an RBM needs float weights."
+            )
+
+    def build(self, input_shape):
+        """Creates the variables that do not exist yet, for `(cases, visible)` inputs."""
+        if len(input_shape) != 2 or input_shape[-1] is None:
+            raise ValueError(
+                "RBMLayer needs inputs of rank 2 and known width, (cases, visible); got shape "
+                f"{tuple(input_shape)}."
+            )
+        width = int(input_shape[-1])
+        if not self.dense.built:
+            self.dense.build(input_shape)
+        self.check_dense()
+        if self.dense.kernel.shape[0] != width:
+            raise ValueError(
+                f"`dense` takes {self.dense.kernel.shape[0]} inputs; the data have {width}."
+            )
+        if self.vbias is None:
+            self.vbias = self.add_weight(
+                name="vbias", shape=(width,), initializer=self.vbias_initializer
+            )
+        elif tuple(self.vbias.shape) != (width,):
+            raise ValueError(
+                f"`vbias` must have shape ({width},) for these data; got {tuple(self.vbias.shape)}."
+            )
+
+    @property
+    def units(self):
+        """Number of hidden units."""
+        return self.dense.units
+
+    @property
+    def W(self):
+        """Weights, a variable of shape `(visible, hidden)`: the kernel of `dense`."""
+        return self.dense.kernel
+
+    @property
+    def hbias(self):
+        """Hidden bias, a variable of shape `(hidden,)`: the bias of `dense`."""
+        return self.dense.bias
+
+    @property
+    def uniforms_per_step(self):
+        """How many uniform numbers a Gibbs step takes for one chain: (visible, hidden)."""
+        return self.visible.uniforms(self.W.shape[0]), self.hidden.uniforms(self.units)
+
+    def call(self, v):
+        """Returns the mean hidden activations, `(cases, hidden)`."""
+        return self.dense(v)
+
+    def compute_output_shape(self, input_shape):
+        """Returns `(cases, hidden)`."""
+        return (input_shape[0], self.units)
+
+    def propup(self, v):
+        """Propagates visible units up to the hidden units.
+
+        Args:
+            v: Tensor of shape `(cases, visible)`.
+
+        Returns:
+            The pre-activation and the mean of the hidden units, each `(cases, hidden)`.
+        """
+        pre_activation = tf.matmul(self._cast(v), self._weights) + self._cast(self.hbias)
+        return pre_activation, self.hidden.mean(pre_activation)
+
+    def propdown(self, h):
+        """Propagates hidden units down to the visible units.
+
+        Args:
+            h: Tensor of shape `(cases, hidden)`.
+
+        Returns:
+            The pre-activation and the mean of the visible units, each `(cases, visible)`.
+        """
+        pre_activation = tf.matmul(self._cast(h), self._weights, transpose_b=True)
+        pre_activation += self._cast(self.vbias)
+        return pre_activation, self.visible.mean(pre_activation)
+
+    def sample_h_given_v(self, v0, uniforms):
+        """Samples the hidden units given the visible ones.
+
+        Args:
+            v0: Tensor of shape `(cases, visible)`.
+            uniforms: Uniform numbers in (0, 1), `(cases, hidden)` for Bernoulli units.
+
+        Returns:
+            The pre-activation, the mean and a sample of the hidden units, each `(cases, hidden)`.
+        """
+        pre_activation, mean = self.propup(v0)
+        return pre_activation, mean, self.hidden.sample(pre_activation, uniforms)
+
+    def sample_v_given_h(self, h0, uniforms):
+        """Samples the visible units given the hidden ones.
+
+        Args:
+            h0: Tensor of shape `(cases, hidden)`.
+            uniforms: Uniform numbers in (0, 1), `(cases, visible)` for Bernoulli units.
+
+        Returns:
+            The pre-activation, the mean and a sample of the visible units, each `(cases, visible)`.
+        """
+        pre_activation, mean = self.propdown(h0)
+        return pre_activation, mean, self.visible.sample(pre_activation, uniforms)
+
+    def gibbs_hvh(self, h0, uniforms):
+        """Makes one Gibbs step that starts from the hidden units.
+
+        Args:
+            h0: Tensor of shape `(chains, hidden)`.
+            uniforms: Uniform numbers, `(chains, sum(uniforms_per_step))`: those of the visible
+                units first.
+
+        Returns:
+            The pre-activation, mean and sample of the visible units, then of the hidden units.
+        """
+        u_v, u_h = tf.split(uniforms, self.uniforms_per_step, axis=-1)
+        pre_v1, v1_mean, v1_sample = self.sample_v_given_h(h0, u_v)
+        pre_h1, h1_mean, h1_sample = self.sample_h_given_v(v1_sample, u_h)
+        return pre_v1, v1_mean, v1_sample, pre_h1, h1_mean, h1_sample
+
+    def gibbs_vhv(self, v0, uniforms):
+        """Makes one Gibbs step that starts from the visible units.
+
+        Args:
+            v0: Tensor of shape `(chains, visible)`.
+            uniforms: Uniform numbers, `(chains, sum(uniforms_per_step))`: those of the visible
+                units first, as in `gibbs_hvh`.
+
+        Returns:
+            The pre-activation, mean and sample of the hidden units, then of the visible units.
+        """
+        u_v, u_h = tf.split(uniforms, self.uniforms_per_step, axis=-1)
+        pre_h1, h1_mean, h1_sample = self.sample_h_given_v(v0, u_h)
+        pre_v1, v1_mean, v1_sample = self.sample_v_given_h(h1_sample, u_v)
+        return pre_h1, h1_mean, h1_sample, pre_v1, v1_mean, v1_sample
+
+    def energy(self, v, h):
+        """Computes the energy E(v, h) of joint configurations.
+
+        Args:
+            v: Tensor of shape `(cases, visible)`.
+            h: Tensor of shape `(cases, hidden)`.
+
+        Returns:
+            Tensor of shape `(cases,)`, in nats.
+        """
+        v, h = self._cast(v), self._cast(h)
+        # propup's pre-activation holds the hidden bias: h . (v W + hbias).
+        interaction = tf.reduce_sum(h * self.propup(v)[0], axis=-1)
+        return self.hidden.energy(h) + self._visible_energy(v) - interaction
+
+    def free_energy(self, v):
+        """Computes the free energy F(v) = -log sum_h exp(-E(v, h)).
+
+        log p(v) = -F(v) - log Z. For Bernoulli units F(v) is
+        -vbias . v - sum_j softplus(hbias_j + (v W)_j).
+
+        Args:
+            v: Tensor of shape `(cases, visible)`.
+
+        Returns:
+            Tensor of shape `(cases,)`, in nats.
+        """
+        v = self._cast(v)
+        return self._visible_energy(v) - self.hidden.cumulant(self.propup(v)[0])
+
+    def set_vbias_from_data(self, x):
+        """Sets the visible bias to that of independent units with the means of the data.
+
+        For Bernoulli units: log(p / (1 - p)), p clipped to [0.001, 0.999] (Hinton 2010, section 8).
+
+        Args:
+            x: Array of shape `(cases, visible)`.
+        """
+        x = tf.convert_to_tensor(x, self.vbias.dtype)
+        self.vbias.assign(self.visible.bias_from_mean(tf.reduce_mean(x, axis=0)))
+
+    def get_config(self):
+        """Returns the arguments that make an equal layer; the inner Dense is serialised whole."""
+        return {
+            **super().get_config(),
+            "visible": keras.saving.serialize_keras_object(self.visible),
+            "hidden": keras.saving.serialize_keras_object(self.hidden),
+            "dense": keras.saving.serialize_keras_object(self.dense),
+            "vbias_initializer": keras.saving.serialize_keras_object(self.vbias_initializer),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns a layer made from what `get_config` returned."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("visible", "hidden", "dense")
+        }
+        return cls(**{**config, **parts})
+
+    @property
+    def _weights(self):
+        return self._cast(self.W)
+
+    def _cast(self, x):
+        return tf.cast(x, self.compute_dtype)
+
+    def _visible_energy(self, v):
+        return self.visible.energy(v) - tf.linalg.matvec(v, self._cast(self.vbias))
