@@ -30,6 +30,7 @@ setup(
         "tensorflow-datasets>=4.9.10",
         "importlib_resources>=7.1",  # imported, but not declared, by tensorflow-datasets 4.9.10
         "pillow>=13.0",
+        "requests>=2.34",
         "scikit-learn>=1.9",  # its embedded digits are the data set of a machine that is offline
     ],
     extras_require={

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from dbn import checks, noise
 
-__all__ = ["first_cases", "numbered", "rows", "stream"]
+__all__ = ["first_cases", "numbered", "rows", "stream", "take"]
 
 
 def rows(count, batch_size, shuffle, seed, epoch):
@@ -37,7 +37,7 @@ def stream(dataset, units, width=None, name="x"):
     """Makes a Dataset of float batches of a user's Dataset, and checks its first batch.
 
     Args:
-        dataset: `tf.data.Dataset` of batches `(cases, width)`, or of tuples that begin with one.
+        dataset: `tf.data.Dataset` of batches `(cases, width)`, or of pairs that begin with one.
         units: The `Units` whose valid range the values must lie in.
         width: Expected width, or None for any.
         name: Name of the argument, for messages.
@@ -50,11 +50,16 @@ def stream(dataset, units, width=None, name="x"):
             out of range.
     """
     spec = dataset.element_spec
-    if isinstance(spec, (tuple, list)) and spec:
+    if isinstance(spec, tuple) and len(spec) > 2:
+        raise ValueError(
+            f"`{name}` must be a Dataset of x or (x, y): an RBM learns from x alone, unweighted; "
+            f"got tuples of {len(spec)}."
+        )
+    if isinstance(spec, tuple) and spec:
         dataset, spec = dataset.map(lambda *parts: parts[0]), spec[0]
     if not isinstance(spec, tf.TensorSpec) or spec.shape.rank not in (2, None):
         raise ValueError(
-            f"`{name}` must be a Dataset of batches (cases, width), or of tuples that begin with "
+            f"`{name}` must be a Dataset of batches (cases, width), or of pairs that begin with "
             f"one; got elements {dataset.element_spec}. Call `.batch(...)` on a Dataset of cases."
         )
     first = next(iter(dataset.take(1)), None)
@@ -67,6 +72,34 @@ def stream(dataset, units, width=None, name="x"):
         return tf.ensure_shape(tf.cast(v, tf.float32), (None, width))
 
     return dataset.map(to_float).prefetch(tf.data.AUTOTUNE), first
+
+
+def take(batches, steps, name):
+    """Makes a Dataset of the first `steps` batches, all if None.
+
+    Args:
+        batches: `tf.data.Dataset`.
+        steps: Integer >= 1, or None.
+        name: Name of the argument that `steps` was given as, for messages.
+
+    Returns:
+        `tf.data.Dataset`.
+
+    Raises:
+        ValueError: If there are fewer batches, or no end of them and `steps` is None.
+    """
+    available = int(batches.cardinality())
+    if steps is None:
+        if available == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(f"The Dataset is infinite (`repeat()`): give `{name}`.")
+        return batches
+    steps = checks.integer(steps, name)
+    if 0 <= available < steps:
+        raise ValueError(
+            f"`{name}` must be at most {available}, the number of batches that there are; got "
+            f"{steps}."
+        )
+    return batches.take(steps)
 
 
 def numbered(batches):

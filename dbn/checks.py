@@ -1,5 +1,7 @@
 """Checks at the door: bad input gets an error that names it before anything is trained."""
 
+import operator
+
 import numpy as np
 import tensorflow as tf
 
@@ -12,9 +14,13 @@ def integer(value, name, least=1):
     Raises:
         ValueError: If it is not an integer of at least `least`.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < least:
+    try:
+        found = least - 1 if isinstance(value, bool) else operator.index(value)
+    except (TypeError, AttributeError):  # The second is TensorFlow's, for a tensor of floats.
+        found = least - 1
+    if found < least:
         raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
-    return int(value)
+    return found
 
 
 def cases(x, units, name="x", width=None):
@@ -27,7 +33,7 @@ def cases(x, units, name="x", width=None):
         width: Expected width, or None for any.
 
     Returns:
-        float32 (or float64, if `x` is) tensor of shape `(cases, width)`.
+        float32 tensor of shape `(cases, width)`.
 
     Raises:
         ValueError: If the rank, width, dtype or number of cases is wrong, or a value is not finite

@@ -29,14 +29,14 @@ def pseudo_log_likelihood(layer, v, bit):
             f"The pseudo-likelihood flips bits: it needs Bernoulli visible units; got "
             f"{layer.visible.name!r}."
         )
-    x = tf.round(v)
+    x = tf.round(tf.cast(v, layer.variable_dtype))
     bit = tf.broadcast_to(bit, tf.shape(x)[:1])
     change = 1.0 - 2.0 * tf.gather(x, bit, axis=1, batch_dims=1)
     # A flipped bit changes the pre-activation by one row of W: no second product with W.
     before = layer.propup(x)[0]
-    after = before + change[:, None] * tf.gather(layer.W.value, bit)
+    after = before + change[:, None] * tf.gather(tf.cast(layer.W, x.dtype), bit)
     growth = layer.hidden.cumulant(after) - layer.hidden.cumulant(before)
-    growth += change * tf.gather(layer.vbias.value, bit)
+    growth += change * tf.gather(tf.cast(layer.vbias, x.dtype), bit)
     return -float(x.shape[1]) * tf.nn.softplus(growth)
 
 
@@ -57,7 +57,7 @@ def reconstruction_cross_entropy(layer, v, uniforms):
     """
     _, _, h = layer.sample_h_given_v(v, uniforms)
     pre_activation, _ = layer.propdown(h)
-    return -layer.visible.log_prob(v, pre_activation)
+    return -layer.visible.log_prob(tf.cast(v, pre_activation.dtype), pre_activation)
 
 
 def free_energy_gap(layer, train, valid):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from dbn import checks
 from dbn import noise as noise_module
 
 __all__ = ["Samples", "gibbs_hvh", "gibbs_noise", "gibbs_vhv", "sample"]
@@ -51,6 +52,9 @@ def gibbs_noise(layer, chains, k, seed, step):
 
 def _repeat(step, state, noise, k):
     """Applies `state = step(state, noise[i])` k times."""
+    k = checks.integer(k, "k")
+    if noise.shape[0] != k:
+        raise ValueError(f"`noise` must hold k={k} steps; got shape {tuple(noise.shape)}.")
     if k <= _UNROLLED_STEPS:
         for i in range(k):
             state = step(state, noise[i])
@@ -129,10 +133,11 @@ def sample(layer, start, steps, seed, clamp=None):
     Returns:
         `Samples`.
     """
+    steps = checks.integer(steps, "steps")
     done = 0
     if isinstance(start, Samples):
         start, done = start.sample, start.steps
-    start = tf.convert_to_tensor(start, layer.compute_dtype)
+    start = tf.cast(start, layer.variable_dtype)
     mask = tf.broadcast_to(False if clamp is None else tf.convert_to_tensor(clamp), start.shape)
     count = tf.constant([done, done + steps, seed], tf.int64)
     mean, v = _sample(layer, start, mask, count[0], count[1], count[2])

@@ -150,12 +150,16 @@ class DBN(keras.Model):
         else:
             x = checks.cases(x, self.rbms[0].layer.visible)
             width = x.shape[1]
+        if validation_data is not None and not isinstance(validation_data, tf.data.Dataset):
+            visible = self.rbms[0].layer.visible
+            validation_data = checks.cases(validation_data, visible, "validation_data", width)
         if not self.built:
             self.build((None, width))
         histories = []
         for i, rbm in enumerate(self.rbms):
             if optimizer[i] is not None or metrics is not None or not rbm.compiled:
-                rbm.compile(optimizer=_new_optimizer(optimizer[i] or "sgd"), metrics=metrics)
+                kept = rbm.optimizer if rbm.compiled else "sgd"
+                rbm.compile(optimizer=_new_optimizer(optimizer[i] or kept), metrics=metrics)
             bar = []
             if epochs[i] and verbose in ("auto", 1):
                 title = f"RBM {i + 1} of {count} ({rbm.layer.W.shape[0]}-{rbm.layer.units})"
@@ -278,8 +282,14 @@ def _activations(rbm, x):
     if x is None:
         return None
     if isinstance(x, tf.data.Dataset):
-        spec = x.element_spec
-        return x.map(lambda *v: rbm.layer(tf.cast(v[0], rbm.compute_dtype)))
+        # Copies: tf.data runs on the CPU and cannot read variables that live on a GPU.
+        with tf.device("CPU"):
+            W, hbias = tf.identity(rbm.layer.W), tf.identity(rbm.layer.hbias)
+
+        def up(v):
+            return rbm.layer.hidden.mean(tf.matmul(v, W) + hbias)
+
+        return batches.stream(x, rbm.layer.visible, rbm.layer.W.shape[0])[0].map(up)
     return rbm.predict(x, batch_size=1000, verbose=0)
 
 

@@ -1,5 +1,6 @@
 """Contrastive divergence, and `RBM`: one layer trained by it through Keras' own `fit`."""
 
+import contextlib
 import random
 import warnings
 
@@ -37,7 +38,7 @@ def contrastive_divergence(layer, v, state, noise, k):
         The cost, a scalar in nats per case, and the new state: `(chains, hidden)`, or None.
 
     Raises:
-        ValueError: If k < 1, or the noise is not for k steps.
+        ValueError: If k < 1, or the noise is not for k steps of that many chains.
 
     Example:
 
@@ -50,8 +51,13 @@ def contrastive_divergence(layer, v, state, noise, k):
     >>> gradients = tape.gradient(cost, layer.trainable_variables)
     """
     k = checks.integer(k, "k")
-    if noise.shape[0] != k:
-        raise ValueError(f"`noise` must hold k={k} steps; got shape {tuple(noise.shape)}.")
+    # Noise for one chain would pass unnoticed otherwise: it would serve all of them.
+    needed = (k, (v if state is None else state).shape[0], sum(layer.uniforms_per_step))
+    if not tf.TensorShape(noise.shape).is_compatible_with(needed):
+        raise ValueError(
+            f"`noise` must have shape {needed}, (k, chains, uniforms a step); got "
+            f"{tuple(noise.shape)}."
+        )
     if state is None:
         end = sampling.gibbs_vhv(layer, v, noise, k)
     else:
@@ -118,7 +124,7 @@ class RBM(keras.Model):
         self._log_names = ()
         # The array that is being fitted, an argument of each execution; held only while `fit` runs.
         self._resident = None
-        self._steps_left = None
+        self._steps_left = self._eval_epoch_iterator = None
 
     # What a Keras model is ------------------------------------------------------------------------
 
@@ -207,6 +213,7 @@ class RBM(keras.Model):
             metrics = [
                 "pseudo_log_likelihood" if self.persistent else "reconstruction_cross_entropy"
             ]
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         known = (*self._means, "free_energy_gap")
         for name in metrics:
             if name not in known:
@@ -274,14 +281,16 @@ class RBM(keras.Model):
 
         Args:
             x: Array `(cases, visible)` with values in the range of the visible units, or a batched
-                `tf.data.Dataset` of such arrays, or of tuples that begin with one. A Dataset is
-                read in its own order and never held in memory.
+                `tf.data.Dataset` of such arrays or of pairs (x, y), of which y is left alone. A
+                Dataset is read in its own order and never held in memory; its beginning is read
+                more than once.
             y: Must be None: an RBM learns from x alone.
             batch_size: Cases an update, 32 by default; None for a Dataset. A last batch that is
                 shorter counts by its own size.
-            epochs: As in Keras.
+            epochs: As in Keras, an integer >= 1.
             verbose: As in Keras.
-            callbacks: A list of Keras callbacks. Batch callbacks are called once an execution.
+            callbacks: A Keras callback or a list of them. Batch callbacks are called once an
+                execution.
             validation_split: Share of an array x to hold out, from its end.
             validation_data: Held-out array or Dataset, for the `val_` figures and
                 `free_energy_gap`.
@@ -289,7 +298,9 @@ class RBM(keras.Model):
             class_weight: Must be None.
             sample_weight: Must be None.
             initial_epoch: As in Keras: the number the first epoch is shown under.
-            steps_per_epoch: Updates an epoch, if fewer than all batches.
+            steps_per_epoch: Updates an epoch. For an array at most the number of its batches: each
+                epoch makes the first so many of its order. A Dataset goes on from epoch to epoch
+                where it was, and begins anew at its end.
             validation_steps: Batches of validation data to use, if fewer than all.
             validation_batch_size: Cases a validation batch, 500 by default; None for a Dataset.
             validation_freq: As in Keras.
@@ -305,13 +316,19 @@ class RBM(keras.Model):
         """
         self._assert_compile_called("fit")
         _refuse(y=y, class_weight=class_weight, sample_weight=sample_weight)
+        checks.integer(epochs, "epochs")
+        checks.integer(initial_epoch, "initial_epoch", least=0)
+        if not isinstance(validation_freq, list):
+            validation_freq = checks.integer(validation_freq, "validation_freq")
         if not isinstance(shuffle, bool):
             raise ValueError(f"`shuffle` must be True or False; got {shuffle!r}.")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             raise ValueError("`callbacks` must be a list of callbacks, not a CallbackList.")
-        if steps_per_epoch is not None:
-            checks.integer(steps_per_epoch, "steps_per_epoch")
-        epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        if validation_split and validation_data is not None:
+            raise ValueError("Give either `validation_split` or `validation_data`, not both.")
+        # Read by tf.data, which runs on the CPU.
+        with tf.device("CPU"):
+            epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         if isinstance(x, tf.data.Dataset):
             if batch_size is not None or validation_split:
                 raise ValueError(
@@ -320,23 +337,31 @@ class RBM(keras.Model):
                 )
             train, first = batches.stream(x, self.layer.visible, self._width())
             width, resident = first.shape[1], None
+            if steps_per_epoch is None:
+                train = batches.take(train, None, "steps_per_epoch")
+            else:
+                steps_per_epoch = checks.integer(steps_per_epoch, "steps_per_epoch")
+                train = train.repeat()
         else:
             x = checks.cases(x, self.layer.visible, "x", self._width())
-            if validation_split and validation_data is None:
+            if validation_split:
                 x, validation_data = _split(x, validation_split)
             width, resident = x.shape[1], x
             batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
             train = batches.rows(len(x), batch_size, shuffle, self.seed, epoch)
-            if steps_per_epoch is not None:
-                if steps_per_epoch > len(train):
-                    raise ValueError(
-                        f"`steps_per_epoch` must be at most {len(train)}, the number of batches "
-                        f"in x; got {steps_per_epoch}. Give more `epochs` instead."
-                    )
-                train, steps_per_epoch = train.take(steps_per_epoch), None
+            train = batches.take(train, steps_per_epoch, "steps_per_epoch")
+            steps_per_epoch = None
         if validation_data is not None:
-            valid = self._test_batches(validation_data, validation_batch_size, "validation_data")
+            valid = self._test_batches(
+                validation_data, validation_batch_size, "validation_batch_size", "validation_data"
+            )
+            valid = batches.take(valid, validation_steps, "validation_steps")
             validation_data = batches.numbered(valid)
+        elif not (validation_steps is validation_batch_size is None and validation_freq == 1):
+            raise ValueError(
+                "`validation_steps`, `validation_batch_size` and `validation_freq` need "
+                "`validation_data` or `validation_split`."
+            )
         elif "free_energy_gap" in self._log_names:
             raise ValueError("The metric `free_energy_gap` needs `validation_data`.")
         self._prepare(width)
@@ -352,10 +377,7 @@ class RBM(keras.Model):
         try:
             self.make_train_function()
             self.steps_per_execution = self._find_steps_per_execution(train, steps_per_epoch)
-            with warnings.catch_warnings():
-                if train.cardinality() < 0:
-                    # The end of a Dataset of unknown length is not an interruption.
-                    warnings.filterwarnings("ignore", "Your input ran out of data")
+            with _end_of_data_expected():
                 return super().fit(
                     train,
                     epochs=epochs,
@@ -365,11 +387,10 @@ class RBM(keras.Model):
                     shuffle=False,
                     initial_epoch=initial_epoch,
                     steps_per_epoch=steps_per_epoch,
-                    validation_steps=validation_steps,
                     validation_freq=validation_freq,
                 )
         finally:
-            self._resident = self._steps_left = None
+            self._resident = self._steps_left = self._eval_epoch_iterator = None
             self.steps_per_execution = 1
 
     def evaluate(
@@ -406,17 +427,14 @@ class RBM(keras.Model):
         if not kwargs:  # Inside `fit`, the batches have been made already.
             self._assert_compile_called("evaluate")
             _refuse(y=y, sample_weight=sample_weight)
-            valid = self._test_batches(x, batch_size, "x")
-            self._prepare(valid.element_spec.shape[1])
-            x = batches.numbered(valid)
-        return super().evaluate(
-            x,
-            verbose=verbose,
-            steps=steps,
-            callbacks=callbacks,
-            return_dict=return_dict,
-            **kwargs,
-        )
+            valid = self._test_batches(x, batch_size, "batch_size", "x")
+            x = batches.numbered(batches.take(valid, steps, "steps"))
+            if not self.built:
+                self.build((None, valid.element_spec.shape[1]))
+        with _end_of_data_expected():
+            return super().evaluate(
+                x, verbose=verbose, callbacks=callbacks, return_dict=return_dict, **kwargs
+            )
 
     def train_step(self, v):
         """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict."""
@@ -463,6 +481,7 @@ class RBM(keras.Model):
         state = self.chain.value if self.persistent else None
         with tf.GradientTape() as tape:
             cost, state = contrastive_divergence(self.layer, v, state, uniforms, self.k)
+            cost = self.optimizer.scale_loss(cost)
         gradients = tape.gradient(cost, self.trainable_variables)
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
@@ -506,13 +525,13 @@ class RBM(keras.Model):
                     self.train_step(tf.gather(resident, element))
                     return tf.constant(True)
                 self.train_step(element)
-                return checks.valid(element, self.layer.visible)
+                return _usable(element, self.layer.visible)
 
             done, valid = execution.loop(step, iterator, steps)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
             return done, valid, tf.reduce_all(finite), self.get_metrics_result()
 
-        updates = self._compiled(updates)
+        self._run_updates = self._compiled(updates)
 
         def train_function(iterator):
             steps = self.steps_per_execution
@@ -520,15 +539,26 @@ class RBM(keras.Model):
                 steps = min(steps, self._steps_left)
                 self._steps_left -= steps
             before = execution.Snapshot(self._state())
-            done, valid, finite, logs = updates(
-                iterator, self._resident, tf.constant(steps, tf.int64)
-            )
+            try:
+                done, valid, finite, logs = self._run_updates(
+                    iterator, self._resident, tf.constant(steps, tf.int64)
+                )
+                if not (valid and finite):
+                    raise self._bad_execution(int(done), bool(valid))
+            except tf.errors.InvalidArgumentError as error:
+                # A batch of another shape, or an error in the user's own generator.
+                failed = int(self.updates.value)
+                before.restore()
+                raise ValueError(
+                    f"The batch of x for update {failed} could not be read: {error.message} "
+                    f"The state before update {int(self.updates.value)} has been restored."
+                ) from error
+            except BaseException:
+                # Ctrl-C, too: run eagerly, an update may be half made.
+                before.restore()
+                raise
             if not done:
                 raise StopIteration
-            if not (valid and finite):
-                first = int(self.updates.value) - int(done)
-                before.restore()
-                self._raise_bad_execution(first, int(done), bool(valid))
             return logs
 
         self.train_function = train_function
@@ -542,7 +572,7 @@ class RBM(keras.Model):
         def tests(iterator, steps):
             def step(data):
                 test_step(data)
-                return checks.valid(data[1], self.layer.visible)
+                return _usable(data[1], self.layer.visible)
 
             done, valid = execution.loop(step, iterator, steps)
             return done, valid, self.get_metrics_result()
@@ -555,20 +585,21 @@ class RBM(keras.Model):
                 raise StopIteration
             if not valid:
                 raise ValueError(
-                    f"A batch of the validation data {_out_of_range(self.layer.visible)}."
+                    f"A batch of the validation data {_not_usable(self.layer.visible)}."
                 )
             return logs
 
         self.test_function = test_function
 
-    def _raise_bad_execution(self, first, done, valid):
+    def _bad_execution(self, done, valid):
+        first = int(self.updates.value) - done
         where = f"one of the updates {first} to {first + done - 1}"
         kept = f"The state before update {first} has been restored."
         if not valid:
-            raise ValueError(
-                f"A batch of x, at {where}, {_out_of_range(self.layer.visible)}. {kept}"
+            return ValueError(
+                f"A batch of x, at {where}, {_not_usable(self.layer.visible)}. {kept}"
             )
-        raise FloatingPointError(
+        return FloatingPointError(
             f"Weights or biases became NaN or infinite at {where}. {kept} A smaller learning rate, "
             "or `clipnorm=` in the optimizer, keeps them finite."
         )
@@ -587,8 +618,8 @@ class RBM(keras.Model):
         probe = iter(train.take(1).cache().repeat())
 
         def run(steps):
-            self.steps_per_execution = steps
-            self.train_function(probe)
+            # Without a look at the weights: these updates, all from one batch, may well diverge.
+            self._run_updates(probe, self._resident, tf.constant(steps, tf.int64))
 
         try:
             steps = execution.find_steps(run)
@@ -599,15 +630,18 @@ class RBM(keras.Model):
         return steps if epoch < 0 else -(-epoch // -(-epoch // steps))
 
     def _prepare(self, width):
-        """Builds what is not built yet for data of this width, and checks that it can be trained."""
+        """Builds what is not built yet, for data of this width, and checks that it is trainable."""
         if not self.built:
             self.build((None, width))
         self.layer.check_dense()
         trainable = {id(variable) for variable in self.trainable_variables}
         if not {id(self.layer.W), id(self.layer.hbias)} <= trainable:
+            # The outermost: what is set there, Keras hands on to what is inside.
+            parts = {"rbm": self, "rbm.layer": self.layer, "rbm.layer.dense": self.layer.dense}
+            frozen = [name for name, part in parts.items() if not part.trainable]
             raise ValueError(
                 "The RBM's Dense layer is frozen (`trainable=False`), so W and hbias cannot be "
-                "trained. Set `rbm.layer.dense.trainable = True` and compile again."
+                f"trained. Set `{[*frozen, 'rbm.layer.dense'][0]}.trainable = True`."
             )
         if not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
@@ -616,18 +650,21 @@ class RBM(keras.Model):
         """Number of visible units, or None while it is not known."""
         return self.layer.W.shape[0] if self.layer.dense.built else None
 
-    def _test_batches(self, x, batch_size, name):
+    def _test_batches(self, x, batch_size, size_name, name):
         visible = self.layer.visible
         if isinstance(x, tf.data.Dataset):
             if batch_size is not None:
-                raise ValueError(f"{name} is a Dataset: batch it itself; got a batch size.")
+                raise ValueError(
+                    f"`{size_name}` is for arrays; {name} is a Dataset: batch it itself."
+                )
             return batches.stream(x, visible, self._width(), name)[0]
         if isinstance(x, (tuple, list)) and x and np.ndim(x[0]) == 2:
             if any(part is not None for part in x[1:]):
                 raise ValueError(f"`{name}` must be x alone: an RBM has no use for labels.")
             x = x[0]
-        batch_size = _TEST_BATCH_SIZE if batch_size is None else batch_size
-        batch_size = checks.integer(batch_size, "validation_batch_size")
+        batch_size = checks.integer(
+            _TEST_BATCH_SIZE if batch_size is None else batch_size, size_name
+        )
         x = checks.cases(x, visible, name, self._width())
         return tf.data.Dataset.from_tensor_slices(x).batch(batch_size)
 
@@ -637,7 +674,7 @@ class RBM(keras.Model):
         """Draws from the model by Gibbs chains.
 
         Args:
-            chains: Number of chains; by default that of `start`.
+            chains: Number of chains; by default that of `start`, and 1 for `"noise"`.
             steps: Gibbs steps, an integer >= 1.
             start: Where the chains start: visible states `(chains, visible)`; the `Samples` that
                 an earlier call returned, to go on with; `"noise"` for fair coins; `"persistent"`
@@ -670,10 +707,14 @@ class RBM(keras.Model):
         if isinstance(start, str):
             if clamp is not None:
                 raise ValueError("`clamp` needs `start=` with the values of the clamped units.")
-            start = self._start(start, 1 if chains is None else chains, seed)
+            if chains is None:
+                chains = self.chains if start == "persistent" else 1
+            start = self._start(start, chains, seed)
         elif not isinstance(start, sampling.Samples):
             start = checks.cases(start, self.layer.visible, "start", self._width())
         shape = tuple((start.sample if isinstance(start, sampling.Samples) else start).shape)
+        if shape[1:] != (self._width(),):
+            raise ValueError(f"`start` must have width {self._width()}; got shape {shape}.")
         if chains not in (None, shape[0]):
             raise ValueError(f"`chains` is {chains}, but `start` has {shape[0]} chains.")
         if clamp is not None:
@@ -689,7 +730,7 @@ class RBM(keras.Model):
         chains = checks.integer(chains, "chains")
         u = noise.uniforms((chains, self._width()), seed, stream=noise.Stream.START)
         if start == "noise":
-            return tf.cast(u < 0.5, self.layer.compute_dtype)
+            return tf.cast(u < 0.5, self.layer.variable_dtype)
         if start == "persistent" and self.persistent:
             if chains > self.chains:
                 raise ValueError(
@@ -722,8 +763,16 @@ class _Bookkeeping(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model._steps_left = self._steps
+        self._first = int(self.model.updates.value)
 
     def on_epoch_end(self, epoch, logs=None):
+        made, needed = int(self.model.updates.value) - self._first, self._steps or 1
+        if made < needed and not self.model.stop_training:
+            raise ValueError(
+                f"x ran out of data in epoch {epoch + 1}, after {made} updates. A Dataset must "
+                "begin anew whenever it is iterated over; one of a generator that can be used only "
+                "once does not."
+            )
         self.model.epochs.assign_add(1)
         self._epoch.assign(self.model.epochs.value)
         if self._compared is not None:
@@ -742,14 +791,26 @@ def _as_list(callbacks):
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
+@contextlib.contextmanager
+def _end_of_data_expected():
+    """Silences Keras' warning: the end of a Dataset of unknown length is no interruption."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Your input ran out of data")
+        yield
+
+
 def _refuse(**arguments):
     for name, value in arguments.items():
         if value is not None:
             raise ValueError(f"`{name}` must be None: an RBM learns from x alone, unweighted.")
 
 
-def _out_of_range(units):
-    return f"holds NaN, infinity or values outside [{units.low:g}, {units.high:g}]"
+def _usable(v, units):
+    return checks.valid(v, units) & (tf.shape(v)[0] > 0)
+
+
+def _not_usable(units):
+    return f"holds no case, or NaN, infinity or values outside [{units.low:g}, {units.high:g}]"
 
 
 def _split(x, share):

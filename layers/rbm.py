@@ -1,5 +1,7 @@
 """RBMLayer: a restricted Boltzmann machine on the variables of an ordinary Dense layer."""
 
+import operator
+
 import keras
 import tensorflow as tf
 
@@ -28,15 +30,17 @@ class RBMLayer(keras.layers.Layer):
         visible: Unit type of the visible side, a name or a `dbn.layers.Units`.
         hidden: Unit type of the hidden side.
         dense: An existing Dense layer to share. It must have a bias and the hidden type's
-            activation (sigmoid for Bernoulli units), and neither LoRA nor quantisation. Its
-            regularizers enter the training cost.
+            activation (sigmoid for Bernoulli units), and neither LoRA, quantisation nor an
+            activity regularizer. Its other regularizers enter the training cost.
         vbias: An existing `keras.Variable` of shape `(visible,)` to share as visible bias. Such
             sharing lasts as long as the objects: a saved file keeps the values, not the sharing.
         kernel_initializer: Initializer of `W` if the layer makes its own Dense. The default is the
             tutorial's: uniform in +-4 sqrt(6 / (visible + hidden)).
         hbias_initializer: Initializer of `hbias`, likewise.
         vbias_initializer: Initializer of `vbias`.
-        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+        **kwargs: `name`, `dtype` (by default that of `dense`), `trainable` of
+            `keras.layers.Layer`. Under a mixed policy the matrix products are computed in the
+            narrow type; biases, energies and samples keep the type of the variables.
 
     Input shape: `(cases, visible)`, values in the range of the visible units.
 
@@ -68,12 +72,19 @@ class RBMLayer(keras.layers.Layer):
     ):
         self._check_sides(units, dense)
         self._check_vbias(vbias)
+        if dense is not None:
+            if (kernel_initializer, hbias_initializer) != (None, "zeros"):
+                raise ValueError(
+                    "`kernel_initializer` and `hbias_initializer` are for the Dense that the layer "
+                    "makes; the one given as `dense` has its own."
+                )
+            kwargs.setdefault("dtype", dense.dtype_policy)
         super().__init__(**kwargs)
         self.visible = unit_types.get(visible)
         self.hidden = unit_types.get(hidden)
         if dense is None:
             dense = keras.layers.Dense(
-                units,
+                int(units),
                 activation=self.hidden.activation,
                 # The tutorial's range: sqrt(3 scale / mean(visible, hidden)) with scale 16.
                 kernel_initializer=kernel_initializer
@@ -90,17 +101,19 @@ class RBMLayer(keras.layers.Layer):
     def _check_sides(units, dense):
         if (units is None) == (dense is None):
             raise ValueError(
-                "RBMLayer needs either `units` (it makes a Dense layer) or `dense` (it shares one): "
-                f"got units={units!r}, dense={dense!r}."
+                "RBMLayer needs either `units` (it makes a Dense) or `dense` (it shares one); got "
+                f"units={units!r}, dense={dense!r}."
             )
         if dense is not None and not isinstance(dense, keras.layers.Dense):
             raise ValueError(
                 f"`dense` must be a `keras.layers.Dense`; got {dense!r} of type "
                 f"{type(dense).__name__}."
             )
-        if units is not None and (
-            isinstance(units, bool) or not hasattr(units, "__index__") or int(units) < 1
-        ):
+        try:
+            valid = units is None or (not isinstance(units, bool) and operator.index(units) >= 1)
+        except (TypeError, AttributeError):  # The second is TensorFlow's, for a tensor of floats.
+            valid = False
+        if not valid:
             raise ValueError(f"`units` must be an integer >= 1; got {units!r}.")
 
     @staticmethod
@@ -112,7 +125,8 @@ class RBMLayer(keras.layers.Layer):
         """Checks that `dense` is still one that an RBM can share.
 
         Raises:
-            ValueError: If it has no bias, another activation, LoRA or quantisation.
+            ValueError: If it has no bias, another activation, LoRA, quantisation or an activity
+                regularizer.
         """
         dense, needed = self.dense, keras.activations.get(self.hidden.activation)
         if not dense.use_bias:
@@ -129,6 +143,12 @@ class RBMLayer(keras.layers.Layer):
             raise ValueError(
                 f"`dense` is quantised ({dense.quantization_mode}); an RBM needs float weights."
             )
+        for name, layer in (("dense", dense), ("RBMLayer", self)):
+            if layer.activity_regularizer is not None:
+                raise ValueError(
+                    f"`{name}` has an activity regularizer, which an RBM's cost does not hold; "
+                    "those of kernel and bias enter it."
+                )
 
     def build(self, input_shape):
         """Creates the variables that do not exist yet, for `(cases, visible)` inputs."""
@@ -153,6 +173,7 @@ class RBMLayer(keras.layers.Layer):
             raise ValueError(
                 f"`vbias` must have shape ({width},) for these data; got {tuple(self.vbias.shape)}."
             )
+        self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: width})
 
     @property
     def units(self):
@@ -191,7 +212,8 @@ class RBMLayer(keras.layers.Layer):
         Returns:
             The pre-activation and the mean of the hidden units, each `(cases, hidden)`.
         """
-        pre_activation = tf.matmul(self._cast(v), self._weights) + self._cast(self.hbias)
+        product = tf.matmul(self._cast(v), self._cast(self.W))
+        pre_activation = self._widen(product) + self._widen(self.hbias)
         return pre_activation, self.hidden.mean(pre_activation)
 
     def propdown(self, h):
@@ -203,8 +225,8 @@ class RBMLayer(keras.layers.Layer):
         Returns:
             The pre-activation and the mean of the visible units, each `(cases, visible)`.
         """
-        pre_activation = tf.matmul(self._cast(h), self._weights, transpose_b=True)
-        pre_activation += self._cast(self.vbias)
+        product = tf.matmul(self._cast(h), self._cast(self.W), transpose_b=True)
+        pre_activation = self._widen(product) + self._widen(self.vbias)
         return pre_activation, self.visible.mean(pre_activation)
 
     def sample_h_given_v(self, v0, uniforms):
@@ -275,7 +297,7 @@ class RBMLayer(keras.layers.Layer):
         Returns:
             Tensor of shape `(cases,)`, in nats.
         """
-        v, h = self._cast(v), self._cast(h)
+        v, h = self._widen(v), self._widen(h)
         # propup's pre-activation holds the hidden bias: h . (v W + hbias).
         interaction = tf.reduce_sum(h * self.propup(v)[0], axis=-1)
         return self.hidden.energy(h) + self._visible_energy(v) - interaction
@@ -292,7 +314,7 @@ class RBMLayer(keras.layers.Layer):
         Returns:
             Tensor of shape `(cases,)`, in nats.
         """
-        v = self._cast(v)
+        v = self._widen(v)
         return self._visible_energy(v) - self.hidden.cumulant(self.propup(v)[0])
 
     def set_vbias_from_data(self, x):
@@ -301,9 +323,22 @@ class RBMLayer(keras.layers.Layer):
         For Bernoulli units: log(p / (1 - p)), p clipped to [0.001, 0.999] (Hinton 2010, section 8).
 
         Args:
-            x: Array of shape `(cases, visible)`.
+            x: Array of shape `(cases, visible)`, values in the range of the visible units.
+
+        Raises:
+            ValueError: If the layer is not built, or the data have another shape or range.
         """
-        x = tf.convert_to_tensor(x, self.vbias.dtype)
+        if not self.built:
+            raise ValueError("The RBMLayer is not built: call `build((None, visible))` first.")
+        x, width = tf.cast(x, self.vbias.dtype), self.W.shape[0]
+        if x.shape.rank != 2 or x.shape[0] == 0 or x.shape[1] != width:
+            raise ValueError(f"`x` must have shape (cases, {width}); got {tuple(x.shape)}.")
+        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
+        if not (self.visible.low <= low and high <= self.visible.high):
+            raise ValueError(
+                f"`x` must lie in [{self.visible.low:g}, {self.visible.high:g}] for "
+                f"{self.visible.name} units; got values from {low:g} to {high:g}."
+            )
         self.vbias.assign(self.visible.bias_from_mean(tf.reduce_mean(x, axis=0)))
 
     def get_config(self):
@@ -325,12 +360,11 @@ class RBMLayer(keras.layers.Layer):
         }
         return cls(**{**config, **parts})
 
-    @property
-    def _weights(self):
-        return self._cast(self.W)
-
     def _cast(self, x):
         return tf.cast(x, self.compute_dtype)
 
+    def _widen(self, x):
+        return tf.cast(x, self.variable_dtype)
+
     def _visible_energy(self, v):
-        return self.visible.energy(v) - tf.linalg.matvec(v, self._cast(self.vbias))
+        return self.visible.energy(v) - tf.linalg.matvec(v, self._widen(self.vbias))

@@ -106,9 +106,9 @@ class Bernoulli(Units):
         return tf.sigmoid(pre_activation)
 
     def sample(self, pre_activation, uniforms):
-        # Compared in the precision of the uniforms: rounded to a narrower float, probabilities
-        # near 1 would be sampled with a bias.
-        mean = tf.cast(self.mean(pre_activation), uniforms.dtype)
+        # Taken in the precision of the uniforms: rounded to a narrower float, probabilities near 1
+        # would be sampled with a bias.
+        mean = self.mean(tf.cast(pre_activation, uniforms.dtype))
         return tf.cast(uniforms < mean, pre_activation.dtype)
 
     def energy(self, x):

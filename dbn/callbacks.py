@@ -1,0 +1,156 @@
+"""Keras callbacks for `RBM.fit`: pictures of what an RBM has learnt, epoch after epoch.
+
+A picture bears the number of its epoch, counted from 0 over all calls of `fit` (the model's own
+`epochs`), so that training that goes on does not draw over what it drew before. Drawing changes
+nothing: a model trained with these callbacks equals one trained without, bit for bit.
+"""
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from dbn import checks, images
+from dbn.training import RBM
+
+__all__ = ["SaveChains", "SaveFilters", "SaveReconstructions"]
+
+
+class _SavePictures(keras.callbacks.Callback):
+    """Draws the model after epochs, into `{stem}_at_epoch_{i}.png`.
+
+    A subclass names its `stem` and draws.
+    """
+
+    stem: str
+
+    def __init__(self, folder, img_shape, every=1):
+        super().__init__()
+        self.folder = Path(folder)
+        self.img_shape = tuple(checks.integer(n, "img_shape") for n in np.atleast_1d(img_shape))
+        if len(self.img_shape) not in (2, 3):
+            raise ValueError(
+                "`img_shape` must be (height, width) or (height, width, channels); got "
+                f"{img_shape!r}."
+            )
+        self.every = checks.integer(every, "every")
+
+    def picture(self):
+        """Returns the picture of the model as it is, a uint8 array."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs=None):
+        if not isinstance(self.model, RBM):
+            raise ValueError(
+                f"{type(self).__name__} is a callback of `RBM.fit`; got {self.model!r}."
+            )
+        visible = self.model.layer.W.shape[0]
+        if math.prod(self.img_shape) != visible:
+            raise ValueError(
+                f"`img_shape` must have {visible} values, one a visible unit; got {self.img_shape}."
+            )
+        self.picture()  # What does not fit raises here, before an epoch has been spent.
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        epochs = int(self.model.epochs)
+        if epochs % self.every == 0:
+            images.save(self.folder / f"{self.stem}_at_epoch_{epochs - 1}.png", self.picture())
+
+
+class SaveFilters(_SavePictures):
+    """Draws the weights of the hidden units after each epoch, `filters_at_epoch_{i}.png`.
+
+    Args:
+        folder: Where the pictures go; made if there is none.
+        img_shape: The shape of a visible picture, (height, width), or with channels.
+        every: Epochs from picture to picture, an integer >= 1.
+        tile_shape: (rows, columns) of the grid; a near square for all hidden units by default.
+
+    Raises:
+        ValueError: If an argument is out of its range, or (when training begins) `img_shape` does
+            not fit the RBM.
+
+    Example:
+
+    >>> rbm = dbn.RBM(8)
+    >>> rbm.compile(optimizer=keras.optimizers.SGD(0.1))
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> save = dbn.callbacks.SaveFilters("runs/example", img_shape=(3, 3))
+    >>> history = rbm.fit(x, callbacks=[save])
+    """
+
+    stem = "filters"
+
+    def __init__(self, folder, img_shape, every=1, tile_shape=None):
+        super().__init__(folder, img_shape, every)
+        self.tile_shape = tile_shape
+
+    def picture(self):
+        return images.filters(self.model.layer.W, self.img_shape, self.tile_shape)
+
+
+class SaveChains(_SavePictures):
+    """Draws a row of Gibbs chains after each epoch, `chains_at_epoch_{i}.png`.
+
+    They are drawn as `rbm.sample` returns them: means, 0 black and 1 white. The chains start anew
+    each epoch, so the persistent chains themselves are left as they are.
+
+    Args:
+        folder: Where the pictures go; made if there is none.
+        img_shape: The shape of a visible picture, (height, width), or with channels.
+        chains: Number of chains; 20 by default, or those of an array `start`.
+        steps: Gibbs steps from the start to what is drawn, an integer >= 1.
+        start: As for `rbm.sample`: visible states `(chains, visible)`, `"noise"` or `"persistent"`;
+            the default is the last for PCD, `"noise"` for CD.
+        every: Epochs from picture to picture, an integer >= 1.
+
+    Raises:
+        ValueError: If an argument is out of its range, or (when training begins) does not fit the
+            RBM.
+    """
+
+    stem = "chains"
+
+    def __init__(self, folder, img_shape, chains=None, steps=1, start=None, every=1):
+        super().__init__(folder, img_shape, every)
+        if chains is None and (start is None or isinstance(start, str)):
+            chains = 20
+        self.chains = chains if chains is None else checks.integer(chains, "chains")
+        self.steps = checks.integer(steps, "steps")
+        self.start = start
+
+    def picture(self):
+        samples = self.model.sample(self.chains, self.steps, self.start)
+        return images.chains(samples.mean[None], self.img_shape)
+
+
+class SaveReconstructions(_SavePictures):
+    """Draws pictures above what the RBM makes of them, `reconstructions_at_epoch_{i}.png`.
+
+    A reconstruction is the mean of the visible units given the mean of the hidden ones.
+
+    Args:
+        folder: Where the pictures go; made if there is none.
+        img_shape: The shape of a visible picture, (height, width), or with channels.
+        x: Pictures, `(pictures, visible)`, values in [0, 1].
+        every: Epochs from picture to picture, an integer >= 1.
+
+    Raises:
+        ValueError: If an argument is out of its range, or (when training begins) does not fit the
+            RBM.
+    """
+
+    stem = "reconstructions"
+
+    def __init__(self, folder, img_shape, x, every=1):
+        super().__init__(folder, img_shape, every)
+        self.x = x
+
+    def picture(self):
+        layer = self.model.layer
+        x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+        _, hidden = layer.propup(x)
+        _, reconstructed = layer.propdown(hidden)
+        return images.reconstructions(x, reconstructed, self.img_shape)

@@ -1,0 +1,220 @@
+"""What the recipes share: options, the run folder, the data set, and figures told and kept.
+
+A recipe imports this module before anything that must be installed: where `dbn` is missing, it
+exits and says what to type.
+"""
+
+import argparse
+import json
+import operator
+import os
+import platform
+import re
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+
+_STARTED = time.perf_counter()  # Before TensorFlow is imported, which takes seconds.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes about its own build
+
+try:
+    import dbn
+except ModuleNotFoundError as missing:  # Another Keras backend is an ImportError that says it all.
+    sys.exit(
+        f"{missing}: this recipe needs dbn, installed. Type, in {Path(__file__).parents[1]},\n\n"
+        "    python3 -m venv .venv && .venv/bin/pip install -e .\n"
+        f"    .venv/bin/python recipes/{Path(sys.argv[0]).name}\n\n"
+        "or `make run`, which sets everything up and runs recipes/dbn_mnist.py."
+    )
+
+import keras
+import tensorflow as tf
+
+_METRICS = "metrics.json"
+_UNFINISHED = "unfinished"  # A file that a run folder holds from `start` to `finish`.
+
+
+def add_arguments(parser, default_folder):
+    """Adds the options that all recipes have.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        default_folder: Default of `--run-dir`, relative to the current folder; `{data_set}` in it
+            stands for the data set's name, once `load_data` has been called.
+    """
+    parser.add_argument(
+        "--data-set",
+        metavar="NAME",
+        help="mnist, fashion_mnist or another set of pictures of TensorFlow Datasets, or digits, "
+        "scikit-learn's of 8x8 pixels (default: mnist, or digits where mnist cannot be had)",
+    )
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        default=Path(default_folder),
+        metavar="FOLDER",
+        help="where pictures and metrics.json go; {data_set} stands for the set's name; a folder "
+        "that holds a finished run is refused (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="INTEGER",
+        help="what all random numbers come from (default: %(default)s)",
+    )
+
+
+def start(folder):
+    """Makes a run folder. Exits with code 2, and nothing touched, where that would lose anything.
+
+    A folder in which a run was started and not finished is emptied: all that it holds is that
+    run's, since only a new or an empty folder is taken.
+
+    Args:
+        folder: Path of the run folder.
+
+    Returns:
+        The `Path`.
+    """
+    folder = Path(folder)
+    try:
+        if (folder / _METRICS).exists():
+            _refuse(f"{folder} holds a finished run: name another --run-dir, or remove it.")
+        if (folder / _UNFINISHED).exists():
+            print(f"{folder} holds an unfinished run: starting it over.", flush=True)
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != _UNFINISHED:
+                    path.unlink()
+        elif folder.is_dir() and any(folder.iterdir()):
+            _refuse(f"{folder} holds files that are no run's: name another --run-dir.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _UNFINISHED).touch()
+    except OSError as error:
+        _refuse(f"{folder} cannot be a run folder ({error.strerror}): name another --run-dir.")
+    return folder
+
+
+def load_data(args):
+    """Loads the data set that the options name; says in one line which one if they name none.
+
+    Args:
+        args: Options with `data_set` and `run_dir`, in which `{data_set}` is replaced: the default
+            folder of a run on digits must not be called MNIST.
+
+    Returns:
+        `dbn.data.DataSet` and `dbn.data.Info`. Exits with code 2 if the set cannot be had.
+    """
+    name = args.data_set
+    try:
+        if name is None:
+            name, reason = dbn.data.default_name()
+            print(reason, flush=True)
+        args.run_dir = Path(str(args.run_dir).replace("{data_set}", name))
+        return dbn.data.load(name), dbn.data.info(name)
+    except (OSError, ValueError) as error:
+        _refuse(error)
+
+
+class Metrics(dict):
+    """The figures of a run by name. What is told is kept, and told from what is kept."""
+
+    def tell(self, text, /, **figures):
+        """Prints a line, and keeps its figures.
+
+        Args:
+            text: Format string with the names of the figures.
+            **figures: Each one's value, under its name.
+
+        Example:
+            >>> metrics = Metrics()
+            >>> metrics.tell("Test error {test_error:.2%}", test_error=0.0134)
+            Test error 1.34%
+        """
+        self.update(figures)
+        print(text.format(**figures), flush=True)
+
+    def tell_next(self, text, /, **figures):
+        """Does the same where there is a figure an epoch: adds it to a list under its name."""
+        for name, value in figures.items():
+            self.setdefault(name, []).append(value)
+        print(text.format(**figures), flush=True)
+
+
+def finish(folder, metrics):
+    """Writes `metrics.json`, which is what makes a run finished: whole or not at all.
+
+    Args:
+        folder: The run folder.
+        metrics: `Metrics`, nested if need be. Total time, peak memory and facts of the machine are
+            added.
+
+    Raises:
+        ValueError: If a figure is not finite.
+    """
+    metrics["machine"] = machine()
+    metrics.tell(
+        "{total_seconds:.0f} s in all, {peak_memory_gib:.2f} GiB of memory at most",
+        total_seconds=time.perf_counter() - _STARTED,
+        peak_memory_gib=peak_memory(),
+    )
+    for name, value in metrics.items():
+        try:
+            _json(value)
+        except ValueError as error:
+            raise ValueError(f"{name!r} must be finite to be kept; got {value}.") from error
+    part = folder / f".{_METRICS}"
+    with part.open("w", encoding="utf-8") as file:
+        file.write(_json(metrics) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, folder / _METRICS)
+    (folder / _UNFINISHED).unlink(missing_ok=True)
+    print(f"Everything is in {folder}", flush=True)
+
+
+def machine():
+    """Returns what the figures were measured on: versions, cores and GPUs."""
+    # A container's share, where the system can tell.
+    cpus = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "dbn": dbn.__version__,
+        "cpus": len(cpus),
+        "gpus": [gpu.get("device_name", "unknown") for gpu in details],
+    }
+
+
+def peak_memory():
+    """Returns the most memory that this process has held so far, in GiB."""
+    try:
+        # Linux' getrusage also counts what the process that started this one held.
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(peak[1]) / 2**20
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _refuse(reason):
+    print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _seed(text):
+    if not (text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"must be an integer from 0 to 2**32 - 1; got {text!r}")
+    return int(text)
+
+
+def _json(value):
+    # tolist: NumPy's numbers and arrays.
+    plain = operator.methodcaller("tolist")
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=plain)

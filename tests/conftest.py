@@ -1,0 +1,149 @@
+"""What several tests compare with: an RBM written from its definition, and statistics."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import dbn
+
+
+class Reference:
+    """A Bernoulli-Bernoulli RBM in NumPy float64, from E(v, h) alone where that is possible.
+
+    Methods named `p_...` and `log_partition` enumerate every state: for small RBMs only.
+    """
+
+    def __init__(self, W, hbias, vbias):
+        self.W, self.hbias, self.vbias = (np.asarray(x, "float64") for x in (W, hbias, vbias))
+
+    @classmethod
+    def of(cls, layer):
+        """The RBM of a built layer's present values."""
+        return cls(*(np.array(x.value) for x in (layer.W, layer.hbias, layer.vbias)))
+
+    @classmethod
+    def random(cls, visible=4, hidden=3, seed=0, scale=1.0):
+        random = np.random.default_rng(seed)
+        return cls(*(scale * random.normal(size=n) for n in ((visible, hidden), hidden, visible)))
+
+    def layer(self, dtype="float32", **kwargs):
+        """A built RBMLayer with these values."""
+        layer = dbn.RBMLayer(len(self.hbias), dtype=dtype, **kwargs)
+        layer.build((None, len(self.vbias)))
+        layer.W.assign(self.W)
+        layer.hbias.assign(self.hbias)
+        layer.vbias.assign(self.vbias)
+        return layer
+
+    @staticmethod
+    def states(n):
+        """All binary vectors of n units, `(2**n, n)`."""
+        return np.array(list(itertools.product([0.0, 1.0], repeat=n)))
+
+    @staticmethod
+    def logsumexp(x, axis=None):
+        top = np.max(x, axis, keepdims=True)
+        return np.log(np.sum(np.exp(x - top), axis)) + np.squeeze(top, axis)
+
+    @staticmethod
+    def sigmoid(a):
+        return np.exp(-np.logaddexp(0, -a))
+
+    # Any size: formulas, case by case.
+
+    def energy(self, v, h):
+        return -v @ self.vbias - h @ self.hbias - np.sum((v @ self.W) * h, -1)
+
+    def free_energy(self, v):
+        v = np.asarray(v, "float64")
+        return -v @ self.vbias - np.logaddexp(0, v @ self.W + self.hbias).sum(-1)
+
+    def mean_h(self, v):
+        return self.sigmoid(np.asarray(v, "float64") @ self.W + self.hbias)
+
+    def mean_v(self, h):
+        return self.sigmoid(np.asarray(h, "float64") @ self.W.T + self.vbias)
+
+    def free_energy_gradient(self, v, weights=None):
+        """Mean over cases (weighted, if given) of dF/dW, dF/dhbias, dF/dvbias."""
+        v = np.asarray(v, "float64")
+        w = np.full(len(v), 1 / len(v)) if weights is None else weights
+        h = self.mean_h(v) * w[:, None]
+        return -v.T @ h, -h.sum(0), -w @ v
+
+    def pseudo_log_likelihood(self, v, bit):
+        """visible * log p(x_bit | the others) of each case, x = round(v), by two free energies."""
+        x = np.round(np.asarray(v, "float64"))
+        flipped, rows = x.copy(), np.arange(len(x))
+        flipped[rows, bit] = 1 - flipped[rows, bit]
+        return -x.shape[1] * np.logaddexp(0, self.free_energy(x) - self.free_energy(flipped))
+
+    def reconstruction_cross_entropy(self, v, h):
+        """-sum v log p + (1 - v) log(1 - p), with p = p(v = 1 | h), of each case."""
+        v, a = np.asarray(v, "float64"), np.asarray(h, "float64") @ self.W.T + self.vbias
+        return (v * np.logaddexp(0, -a) + (1 - v) * np.logaddexp(0, a)).sum(-1)
+
+    # Small ones: every state.
+
+    def _minus_energies(self):
+        v, h = self.states(len(self.vbias)), self.states(len(self.hbias))
+        return -self.energy(v[:, None], h[None])
+
+    def enumerated_free_energy(self):
+        """-log sum_h exp(-E(v, h)) of every visible state."""
+        return -self.logsumexp(self._minus_energies(), 1)
+
+    def log_partition(self):
+        return self.logsumexp(self._minus_energies())
+
+    def p_vh(self):
+        """p(v, h), `(2**visible, 2**hidden)`."""
+        return np.exp(self._minus_energies() - self.log_partition())
+
+    def p_v(self):
+        return self.p_vh().sum(1)
+
+    def p_h(self):
+        return self.p_vh().sum(0)
+
+    def p_h_given_v(self):
+        """`(2**visible, 2**hidden)`, rows sum to 1."""
+        return self.p_vh() / self.p_v()[:, None]
+
+    def p_v_given_h(self):
+        """`(2**hidden, 2**visible)`, rows sum to 1."""
+        return self.p_vh().T / self.p_h()[:, None]
+
+    def log_likelihood(self, v):
+        return -self.free_energy(v) - self.log_partition()
+
+    def gradient(self, x):
+        """Gradient of the mean negative log-likelihood of x by W, hbias, vbias."""
+        model = self.free_energy_gradient(self.states(len(self.vbias)), self.p_v())
+        return tuple(a - b for a, b in zip(self.free_energy_gradient(x), model, strict=True))
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The class `Reference`."""
+    return Reference
+
+
+@pytest.fixture(scope="session")
+def assert_mean():
+    """A function that asserts that the mean of independent samples is the expected one.
+
+    `assert_mean(samples, expected, errors=4)`: for each element along axis 0, within so many
+    standard errors of the mean, which the samples' own spread gives.
+    """
+
+    def check(samples, expected, errors=4.0):
+        samples = np.asarray(samples, "float64")
+        standard_error = samples.std(0, ddof=1) / np.sqrt(len(samples))
+        off = np.abs(samples.mean(0) - expected)
+        assert np.all(off <= errors * standard_error + 1e-12), (
+            f"off by {np.max(off / (standard_error + 1e-300)):.1f} standard errors"
+        )
+
+    return check

@@ -1,0 +1,161 @@
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import dbn
+from dbn import images
+from dbn.callbacks import SaveChains, SaveFilters, SaveReconstructions
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.integers(0, 2, (20, 6)).astype("float32")
+SHAPE = (2, 3)
+
+
+def make_rbm(**arguments):
+    """A small RBM with large weights, so that no two pictures of it are alike."""
+    rbm = dbn.RBM(dbn.RBMLayer(5, kernel_initializer="random_normal"), seed=1, **arguments)
+    rbm.compile(optimizer=keras.optimizers.SGD(0.5), run_eagerly=True)
+    rbm.build((None, X.shape[1]))
+    rbm.layer.W.assign(np.random.default_rng(1).normal(size=rbm.layer.W.shape))
+    return rbm
+
+
+def fit(rbm, *callbacks, epochs=1):
+    rbm.fit(X, batch_size=10, epochs=epochs, verbose=0, callbacks=callbacks)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_filters_are_the_weights_of_their_epoch(tmp_path):
+    rbm, weights = make_rbm(), []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: weights.append(np.array(rbm.layer.W.value))
+    )
+    fit(rbm, SaveFilters(tmp_path / "new" / "folder", SHAPE), keep, epochs=3)
+    folder = tmp_path / "new" / "folder"
+    assert names(folder) == [f"filters_at_epoch_{i}.png" for i in range(3)]
+    for i, W in enumerate(weights):
+        picture = pixels(folder / f"filters_at_epoch_{i}.png")
+        np.testing.assert_array_equal(picture, images.filters(W, SHAPE))
+    assert np.any(weights[0] != weights[2])
+
+
+def test_filters_fill_the_grid_that_was_asked_for(tmp_path):
+    fit(make_rbm(), SaveFilters(tmp_path, SHAPE, tile_shape=(1, 2)))
+    assert pixels(tmp_path / "filters_at_epoch_0.png").shape == (2, 2 * 3 + 1)
+
+
+def test_colour(tmp_path):
+    rbm = make_rbm()
+    fit(rbm, SaveFilters(tmp_path, (1, 2, 3)))
+    expected = images.filters(rbm.layer.W, (1, 2, 3))
+    np.testing.assert_array_equal(pixels(tmp_path / "filters_at_epoch_0.png"), expected)
+
+
+def test_every_counts_epochs_over_all_calls_of_fit(tmp_path):
+    rbm = make_rbm()
+    callbacks = SaveFilters(tmp_path, SHAPE), SaveFilters(tmp_path / "rare", SHAPE, every=2)
+    fit(rbm, *callbacks, epochs=3)
+    fit(rbm, *callbacks, epochs=2)
+    assert names(tmp_path / "rare") == [f"filters_at_epoch_{i}.png" for i in (1, 3)]
+    assert len(list(tmp_path.glob("*.png"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "persistent", "shape"),
+    [
+        ({}, True, (2, 20 * 4 - 1)),
+        ({}, False, (2, 20 * 4 - 1)),
+        ({"chains": 3, "steps": 4}, True, (2, 3 * 4 - 1)),
+        ({"chains": 3, "steps": 4, "start": "noise"}, True, (2, 3 * 4 - 1)),
+        ({"start": X[:7], "steps": 2}, False, (2, 7 * 4 - 1)),
+    ],
+)
+def test_chains_are_the_means_of_sample(arguments, persistent, shape, tmp_path):
+    rbm = make_rbm(persistent=persistent)
+    fit(rbm, SaveChains(tmp_path, SHAPE, **arguments), epochs=2)
+    assert names(tmp_path) == ["chains_at_epoch_0.png", "chains_at_epoch_1.png"]
+    default = {} if "start" in arguments else {"chains": 20}
+    mean = rbm.sample(**(default | {"steps": 1} | arguments)).mean
+    picture = pixels(tmp_path / "chains_at_epoch_1.png")
+    assert picture.shape == shape
+    np.testing.assert_array_equal(picture, images.chains(mean[None], SHAPE))
+
+
+def test_reconstructions_are_the_means_given_the_means(tmp_path):
+    rbm = make_rbm()
+    fit(rbm, SaveReconstructions(tmp_path, SHAPE, x=X[:4]))
+    layer = rbm.layer
+    W, hbias, vbias = (np.array(x.value, "float64") for x in (layer.W, layer.hbias, layer.vbias))
+    hidden = 1 / (1 + np.exp(-(X[:4] @ W + hbias)))
+    expected = images.reconstructions(X[:4], 1 / (1 + np.exp(-(hidden @ W.T + vbias))), SHAPE)
+    picture = pixels(tmp_path / "reconstructions_at_epoch_0.png")
+    # A value just below a grey level may be rounded to it.
+    np.testing.assert_allclose(picture.astype(int), expected.astype(int), atol=1)
+
+
+def test_drawing_changes_nothing(tmp_path):
+    plain, drawn = (make_rbm(persistent=True, chains=20) for _ in range(2))
+    fit(plain, epochs=2)
+    callbacks = (
+        SaveFilters(tmp_path, SHAPE),
+        SaveChains(tmp_path, SHAPE, steps=3),
+        SaveReconstructions(tmp_path, SHAPE, x=X),
+    )
+    fit(drawn, *callbacks, epochs=2)
+    for a, b in zip(plain.get_weights(), drawn.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, True, None])
+def test_every_must_be_a_positive_integer(every, tmp_path):
+    with pytest.raises(ValueError, match="`every` must be an integer >= 1"):
+        SaveFilters(tmp_path, SHAPE, every=every)
+
+
+@pytest.mark.parametrize("img_shape", [6, (6,), (1, 1, 2, 3), (2.0, 3.0), (0, 6), None, "23"])
+def test_img_shape_must_be_a_shape(img_shape, tmp_path):
+    with pytest.raises(ValueError, match="img_shape"):
+        SaveFilters(tmp_path, img_shape)
+
+
+@pytest.mark.parametrize("name", ["chains", "steps"])
+def test_chains_and_steps_must_be_positive(name, tmp_path):
+    with pytest.raises(ValueError, match=f"`{name}` must be an integer >= 1; got 0"):
+        SaveChains(tmp_path, SHAPE, **{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("callback", "arguments", "message"),
+    [
+        (SaveFilters, {"img_shape": (3, 3)}, "`img_shape` must have 6 values"),
+        (SaveFilters, {"tile_shape": 5}, "tile_shape=5 must be 2 integers"),
+        (SaveChains, {"start": X[:, :5]}, "`start` must have width 6"),
+        (SaveChains, {"start": X, "chains": 3}, "`chains` is 3, but `start` has 20"),
+        (SaveChains, {"start": "cold"}, "`start` must be"),
+        (SaveChains, {"chains": 101}, "`chains` must be at most 100"),
+        (SaveReconstructions, {"x": X[:, :5]}, "`x` must have width 6"),
+        (SaveReconstructions, {"x": 255 * X}, r"`x` must lie in \[0, 1\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(callback, arguments, message, tmp_path):
+    rbm = make_rbm(persistent=True)
+    callback = callback(tmp_path, **({"img_shape": SHAPE} | arguments))
+    with pytest.raises(ValueError, match=message):
+        fit(rbm, callback)
+    assert int(rbm.updates) == 0
+    assert names(tmp_path) == []
+
+
+def test_other_models_are_refused(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="SaveFilters is a callback of `RBM.fit`"):
+        model.fit(X, X[:, :1], verbose=0, callbacks=[SaveFilters(tmp_path, SHAPE)])

@@ -1,0 +1,302 @@
+"""DBN: the stack, greedy pretraining, and the models made from it."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dbn
+
+WITHOUT_DBN = """
+import sys
+sys.modules["dbn"] = None  # Any import of it fails.
+import keras, numpy as np, tensorflow as tf
+keras_file, saved_model, x, out = sys.argv[1:]
+x = np.load(x)
+np.savez(out, a=keras.saving.load_model(keras_file)(x), b=tf.saved_model.load(saved_model).serve(x))
+"""
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).random((50, 12)).astype("float32")
+
+
+def sgd():
+    return keras.optimizers.SGD(0.1, momentum=0.5)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-np.asarray(a, "float64")))
+
+
+def weights(stack):
+    return [np.array(w) for rbm in stack.rbms for w in rbm.layer.weights]
+
+
+def assert_same(a, b):
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_call_gives_the_means_of_the_top_layer(x):
+    stack = dbn.DBN([7, 5], seed=0)
+    expected = x
+    stack.build((None, 12))
+    for rbm in stack.rbms:
+        rbm.layer.hbias.assign(np.random.default_rng(1).normal(size=rbm.layer.hbias.shape))
+        expected = sigmoid(expected @ np.array(rbm.layer.W, "float64") + np.array(rbm.layer.hbias))
+    np.testing.assert_allclose(stack(x), expected, rtol=1e-5)
+
+
+def test_pretraining_is_fitting_each_rbm_on_the_means_of_the_one_below(x):
+    stack = dbn.DBN([7, 5], seed=3)
+    histories = stack.pretrain(x, epochs=[2, 3], batch_size=[10, 20], optimizer=sgd(), verbose=0)
+    lower, upper = dbn.DBN([7, 5], seed=3).rbms
+    for rbm in (lower, upper):
+        rbm.compile(sgd())
+    first = lower.fit(x, epochs=2, batch_size=10, verbose=0)
+    second = upper.fit(lower.predict(x, verbose=0), epochs=3, batch_size=20, verbose=0)
+    assert_same(weights(stack), [np.array(w) for r in (lower, upper) for w in r.layer.weights])
+    assert [h.history for h in histories] == [first.history, second.history]
+
+
+def test_a_dataset_gives_what_an_array_gives(x):
+    array, stream = dbn.DBN([7, 5], seed=3), dbn.DBN([7, 5], seed=3)
+    array.pretrain(x, epochs=2, batch_size=10, shuffle=False, verbose=0)
+    stream.pretrain(
+        tf.data.Dataset.from_tensor_slices((x, np.zeros(50))).batch(10), epochs=2, verbose=0
+    )
+    for a, b in zip(weights(array), weights(stream), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_each_layer_gets_an_optimizer_of_its_own(x):
+    stack, given = dbn.DBN([7, 5], seed=3), sgd()
+    stack.pretrain(x, optimizer=given, verbose=0)
+    lower, upper = (rbm.optimizer for rbm in stack.rbms)
+    assert len({id(lower), id(upper), id(given)}) == 3
+    assert lower.get_config() == upper.get_config() == given.get_config()
+    assert not given.built
+
+
+def test_callbacks_for_all_layers_or_one_list_a_layer(x):
+    seen = []
+
+    def note(name):
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append((name, epoch))
+        )
+
+    dbn.DBN([7, 5]).pretrain(x, epochs=[1, 2], callbacks=[note("all")], verbose=0)
+    assert seen == [("all", 0), ("all", 0), ("all", 1)]
+    seen.clear()
+    dbn.DBN([7, 5]).pretrain(x, callbacks=[[note("low")], [note("high")]], verbose=0)
+    assert seen == [("low", 0), ("high", 0)]
+
+
+def test_validation_data_go_up_the_stack(x):
+    stack = dbn.DBN([7, 5], seed=3)
+    histories = stack.pretrain(x[:40], validation_data=x[40:], verbose=0)
+    upper = stack.rbms[1]
+    expected = upper.evaluate(stack.rbms[0].predict(x[40:], verbose=0), verbose=0, return_dict=True)
+    np.testing.assert_allclose(
+        histories[1].history["val_reconstruction_cross_entropy"],
+        expected["reconstruction_cross_entropy"],
+        rtol=1e-6,
+    )
+
+
+def test_one_progress_bar_a_layer(x, capsys):
+    dbn.DBN([7, 5]).pretrain(x, epochs=2)
+    shown = capsys.readouterr().out
+    assert shown.count("RBM 1 of 2 (12-7)") == shown.count("RBM 2 of 2 (7-5)") == 1
+    assert shown.count("2/2") == 2
+    dbn.DBN([7, 5]).pretrain(x, epochs=2, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_layer_on_a_pretrained_stack(x):
+    stack = dbn.DBN([7], seed=3)
+    stack.pretrain(x, epochs=2, verbose=0)
+    before = weights(stack)
+    taller = dbn.DBN([*stack.rbms, 5], seed=3)
+    histories = taller.pretrain(x, epochs=[0, 2], verbose=0)
+    assert taller.rbms[0] is stack.rbms[0] and histories[0] is None
+    assert_same(weights(taller)[: len(before)], before)
+    straight = dbn.DBN([7, 5], seed=3)
+    straight.pretrain(x, epochs=2, verbose=0)
+    # The seed of a layer is that of its place.
+    for a, b in zip(weights(straight)[len(before) :], weights(taller)[len(before) :], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_classifier_shares_or_copies(x):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.pretrain(x, verbose=0)
+    y = np.arange(50) % 3
+    shared, copied = stack.classifier(3), stack.classifier(3, share=False)
+    assert_same(shared.get_weights(), copied.get_weights())
+    before = weights(stack)
+    for model in (copied, shared):
+        model.compile(sgd(), "sparse_categorical_crossentropy")
+    copied.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    assert_same(weights(stack), before)
+    shared.fit(x, y, epochs=1, verbose=0, shuffle=False)
+    assert_same(shared.get_weights(), copied.get_weights())
+    assert stack.rbms[0].layer.W is shared.layers[0].kernel
+    assert (weights(stack)[1] != before[1]).any()
+    # And training the stack trains the classifier.
+    stack.pretrain(x, verbose=0)
+    np.testing.assert_array_equal(shared.layers[0].kernel, stack.rbms[0].layer.W)
+
+
+def test_the_classifier_is_softmax_regression_on_the_top_means(x):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.build((None, 12))
+    model = stack.classifier(3)
+    np.testing.assert_allclose(model(x), 1 / 3, rtol=1e-6)
+    head = np.random.default_rng(0).normal(size=(5, 3))
+    model.layers[-1].kernel.assign(head)
+    logits = np.exp(np.array(stack(x), "float64") @ head)
+    np.testing.assert_allclose(model(x), logits / logits.sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_the_classifier_loads_without_this_package(x, tmp_path):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.build((None, 12))
+    model = stack.classifier(3)
+    model.layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, 3)))
+    model.save(tmp_path / "model.keras")
+    model.export(tmp_path / "saved_model", verbose=False)
+    np.save(tmp_path / "x.npy", x)
+    paths = [str(tmp_path / name) for name in ("model.keras", "saved_model", "x.npy", "out.npz")]
+    subprocess.run([sys.executable, "-c", WITHOUT_DBN, *paths], check=True, cwd=tmp_path)
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_allclose(out["a"], model(x), atol=1e-6)
+        np.testing.assert_allclose(out["b"], model(x), atol=1e-6)
+
+
+def test_saved_loaded_and_trained_on_equals_uninterrupted(x, tmp_path):
+    def made():
+        stack = dbn.DBN([dbn.RBM(7, persistent=True, chains=6, seed=1), dbn.RBM(5, seed=2)])
+        stack.build((None, 12))
+        for number, rbm in enumerate(stack.rbms):
+            rbm.layer.W.assign(np.random.default_rng(number).normal(size=rbm.layer.W.shape))
+            rbm.compile(sgd())
+        return stack
+
+    straight, broken = made(), made()
+    straight.pretrain(x, epochs=4, verbose=0)
+    # Layer 2 sees the means of a layer 1 that is ready, so the break comes inside layer 2.
+    broken.pretrain(x, epochs=[4, 1], verbose=0)
+    broken.save(tmp_path / "stack.keras")
+    broken = keras.saving.load_model(tmp_path / "stack.keras")
+    broken.pretrain(x, epochs=[0, 3], verbose=0)
+    assert_same(straight.get_weights(), broken.get_weights())
+    assert broken.rbms[1].layer.W is broken.rbms[1].layer.dense.kernel
+
+
+def test_the_seed_makes_the_weights_and_set_random_seed_governs(x):
+    keras.utils.set_random_seed(5)
+    first = dbn.DBN([7, 5])
+    first.pretrain(x, verbose=0)
+    keras.utils.set_random_seed(5)
+    second = dbn.DBN([7, 5])
+    second.pretrain(x, verbose=0)
+    assert_same(weights(first), weights(second))
+    third, fourth = dbn.DBN([7, 5], seed=1), dbn.DBN([7, 5], seed=1)
+    for stack in (third, fourth):
+        stack.pretrain(x, verbose=0)
+    assert_same(weights(third), weights(fourth))
+    assert np.abs(weights(first)[1] - weights(third)[1]).max() > 0.01
+
+
+def test_the_configuration_is_plain_data():
+    config = dbn.DBN([7, dbn.RBM(5, k=3, persistent=True, chains=4, seed=9)]).get_config()
+    upper = dbn.DBN.from_config(json.loads(json.dumps(config))).rbms[1]
+    assert (upper.k, upper.persistent, upper.chains, upper.seed) == (3, True, 4, 9)
+    assert upper.layer.units == 5
+
+
+def test_fit_names_what_to_use_instead(x):
+    with pytest.raises(NotImplementedError, match=r"pretrain.*classifier"):
+        dbn.DBN([7]).fit(x)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([], "at least one layer"),
+        (7, "must be a list"),
+        ([0], "`units` must be an integer >= 1; got 0"),
+        ([7, "x"], "`layer` must be an RBMLayer or a number"),
+        ([2.5], "`layer` must be an RBMLayer or a number"),
+        ([keras.layers.Dense(3)], "`layer` must be an RBMLayer or a number"),
+    ],
+)
+def test_bad_layers(layers, message):
+    with pytest.raises(ValueError, match=message):
+        dbn.DBN(layers)
+
+
+def test_a_layer_twice():
+    layer = dbn.RBMLayer(5)
+    with pytest.raises(ValueError, match="same layer twice"):
+        dbn.DBN([layer, layer])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": [1, 2, 3]}, "`epochs` must be one value or a list with one for each of the 2"),
+        ({"epochs": -1}, "`epochs` must be an integer >= 0; got -1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer >= 1; got 0"),
+        ({"batch_size": [5]}, "`batch_size` must be one value or a list"),
+        ({"optimizer": ["sgd"]}, "`optimizer` must be one value or a list"),
+        ({"callbacks": [[]]}, "`callbacks` must be one value or a list"),
+        ({"metrics": ["accuracy"]}, "Unknown metric 'accuracy'"),
+        ({"validation_data": np.zeros((3, 4))}, "`validation_data` must have width 12"),
+        ({"x": np.full((3, 12), 255.0)}, "Divide grey levels 0-255 by 255"),
+        ({"x": np.zeros((0, 12))}, "`x` is empty"),
+        ({"x": np.full((3, 12), np.nan)}, "NaN"),
+    ],
+)
+def test_bad_pretraining(x, arguments, message):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.build((None, 12))
+    before = weights(stack)
+    with pytest.raises(ValueError, match=message):
+        stack.pretrain(**{"x": x, "verbose": 0, **arguments})
+    assert_same(weights(stack), before)
+
+
+def test_data_of_another_width(x):
+    stack = dbn.DBN([7, 5])
+    stack.build((None, 12))
+    with pytest.raises(ValueError, match="width 12"):
+        stack.pretrain(x[:, :9], verbose=0)
+
+
+def test_layers_that_do_not_fit_together():
+    lower, upper = dbn.RBM(7), dbn.RBM(5)
+    upper.build((None, 9))
+    with pytest.raises(ValueError, match="takes 9 inputs; it is given 7"):
+        dbn.DBN([lower, upper]).build((None, 12))
+
+
+@pytest.mark.parametrize("classes", [1, 0, 2.5, None])
+def test_bad_number_of_classes(classes):
+    stack = dbn.DBN([7])
+    stack.build((None, 12))
+    with pytest.raises(ValueError, match="`num_classes` must be an integer >= 2"):
+        stack.classifier(classes)
+
+
+def test_a_classifier_needs_a_built_stack():
+    with pytest.raises(ValueError, match="not built"):
+        dbn.DBN([7]).classifier(3)

@@ -1,0 +1,89 @@
+"""The DBN recipe, end to end on the embedded digits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import dbn
+
+RECIPE = Path(__file__).parents[2] / "recipes/dbn_mnist.py"
+
+
+def run(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(RECIPE), "--preset", "smoke", "--data-set", "digits", *arguments],
+        cwd=cwd,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of a finished run, and what it printed."""
+    cwd = tmp_path_factory.mktemp("dbn")
+    done = run(cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return cwd / "runs/dbn_digits-smoke", done.stdout
+
+
+def test_the_figures_agree_with_each_other_and_with_the_export(smoke):
+    folder, printed = smoke
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["data_set"], metrics["layers"]) == ("digits", [64, 30, 20, 10])
+    assert metrics["validation_error"] == min(metrics["validation_errors"])
+    best = metrics["validation_errors"][metrics["best_epoch"] - 1]
+    assert best == metrics["validation_error"]
+    assert metrics["export_difference"] < 1e-5 and metrics["export_other_class"] == 0
+    assert f"Test error {metrics['test_error']:.2%} ({metrics['test_wrong']} of 300)" in printed
+
+    test = dbn.data.load("digits").test
+    exported = tf.saved_model.load(str(folder / "saved_model"))
+    wrong = np.sum(np.argmax(exported.serve(test.x), axis=1) != test.y)
+    assert wrong == metrics["test_wrong"] and metrics["test_error"] == wrong / 300
+
+
+def test_the_pretrained_stack_is_kept(smoke):
+    folder, _ = smoke
+    stack = keras.saving.load_model(folder / "stack.keras")
+    keras.utils.set_random_seed(0)
+    start = dbn.DBN([30, 20])
+    start.build((None, 64))
+    # 2 epochs of 500 cases in batches of 50.
+    assert [int(rbm.updates.value) for rbm in stack.rbms] == [20, 20]
+    moved = np.abs(np.subtract(stack.rbms[0].layer.W, start.rbms[0].layer.W))
+    assert 1e-3 < moved.max() < 1  # From the weights that the seed gives, not from others.
+    picture = dbn.images.filters(np.array(stack.rbms[0].layer.W), (8, 8))
+    np.testing.assert_array_equal(np.array(Image.open(folder / "filters.png")), picture)
+
+
+def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smoke):
+    folder, _ = smoke
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = run(cwd=folder.parents[1])
+    assert again.returncode == 2 and "finished run" in again.stderr
+    other = run("--no-pretraining", cwd=folder.parents[1])
+    assert other.returncode == 0, other.stderr
+    metrics = json.loads(
+        (folder.parent / "dbn_digits-smoke-no-pretraining/metrics.json").read_text()
+    )
+    assert metrics["pretraining"] is False and "pretraining_seconds" not in metrics
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_help_explains():
+    done = subprocess.run(
+        [sys.executable, str(RECIPE), "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--no-pretraining" in done.stdout and "tutorial" in done.stdout

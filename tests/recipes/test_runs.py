@@ -1,0 +1,195 @@
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dbn
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+_spec = importlib.util.spec_from_file_location("runs", RECIPES / "runs.py")
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    runs.add_arguments(parser, "runs/some_{data_set}")
+    return parser.parse_args(arguments)
+
+
+def refused(capsys, function, *arguments):
+    """The message with which a function exits with code 2."""
+    with pytest.raises(SystemExit) as exit:
+        function(*arguments)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+# The run folder
+
+
+@pytest.mark.parametrize("name", ["", "new", "some/new"])
+def test_start_takes_a_new_or_an_empty_folder(name, tmp_path, capsys):
+    folder = runs.start(str(tmp_path / name))
+    assert folder == tmp_path / name
+    assert folder.is_dir()
+    assert capsys.readouterr().out == ""
+
+
+def test_start_refuses_a_finished_run_and_leaves_it_as_it_is(tmp_path, capsys):
+    runs.finish(runs.start(tmp_path), runs.Metrics(cost=[1.5]))
+    before = contents(tmp_path)
+    assert "holds a finished run" in refused(capsys, runs.start, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_start_starts_an_unfinished_run_over_and_says_so(tmp_path, capsys):
+    (runs.start(tmp_path) / "filters_at_epoch_14.png").write_text("of the broken run")
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "weights").write_text("of the broken run")
+    runs.start(tmp_path)
+    assert b"of the broken run" not in contents(tmp_path).values()
+    said = capsys.readouterr().out
+    assert "unfinished run" in said
+    assert said.count("\n") == 1
+
+
+def test_start_refuses_files_of_others_and_leaves_them_as_they_are(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "holds files that are no run's" in refused(capsys, runs.start, tmp_path)
+    assert list(contents(tmp_path).values()) == [b"years of work"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/folder"])
+def test_start_refuses_what_can_be_no_folder(name, tmp_path, capsys):
+    (tmp_path / "file").write_text("a file")
+    assert "cannot be a run folder" in refused(capsys, runs.start, tmp_path / name)
+    assert (tmp_path / "file").read_text() == "a file"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_start_refuses_a_folder_that_cannot_be_written(tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert "Permission denied" in refused(capsys, runs.start, tmp_path / "new")
+
+
+# Figures
+
+
+def test_what_is_told_is_kept(capsys):
+    metrics = runs.Metrics(seed=3)
+    metrics.tell("Error {error:.2%} of {images}", error=0.0134, images=100)
+    for epoch in range(2):
+        metrics.tell_next(f"Epoch {epoch}: {{cost:.1f}}", cost=-1.5 * epoch)
+    assert capsys.readouterr().out == "Error 1.34% of 100\nEpoch 0: -0.0\nEpoch 1: -1.5\n"
+    assert metrics == {"seed": 3, "error": 0.0134, "images": 100, "cost": [0.0, -1.5]}
+
+
+def test_finish_writes_the_figures_and_the_machine(tmp_path, capsys):
+    folder = runs.start(tmp_path)
+    figures = {"cost": [np.float32(-1.5)], "error": np.float64(0.25), "by_layer": {"0": 1}}
+    runs.finish(folder, runs.Metrics(figures, images=np.int64(7), shape=np.array([8, 8])))
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+    text = (tmp_path / "metrics.json").read_text()
+    metrics = json.loads(text)
+    assert list(metrics) == sorted(metrics)
+    assert metrics["cost"] == [-1.5]
+    assert (metrics["error"], metrics["images"], metrics["shape"]) == (0.25, 7, [8, 8])
+    assert metrics["machine"]["dbn"] == dbn.__version__
+    assert metrics["machine"]["cpus"] >= 1
+    assert metrics["total_seconds"] > 0
+    assert 0.05 < metrics["peak_memory_gib"] < 100
+    assert str(tmp_path) not in text
+    assert f"{metrics['peak_memory_gib']:.2f} GiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.nan, np.inf, [1.0, -np.inf], {"a": [np.nan]}, np.float32("nan"), np.array([0, np.nan])],
+)
+def test_finish_refuses_figures_that_are_not_finite(value, tmp_path):
+    folder = runs.start(tmp_path)
+    with pytest.raises(ValueError, match="'cost' must be finite"):
+        runs.finish(folder, runs.Metrics(cost=value))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError("No space left on device")
+
+    folder = runs.start(tmp_path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.finish(folder, runs.Metrics(cost=1.0))
+    assert not (tmp_path / "metrics.json").exists()
+    monkeypatch.undo()
+    runs.finish(runs.start(tmp_path), runs.Metrics(cost=1.0))
+
+
+# Options and data
+
+
+def test_default_options():
+    args = parse()
+    assert (args.data_set, args.run_dir, args.seed) == (None, Path("runs/some_{data_set}"), 0)
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "x", "", str(2**32)])
+def test_a_seed_is_an_integer_that_keras_takes(seed, capsys):
+    assert "integer from 0 to 2**32 - 1" in refused(capsys, parse, "--seed", seed)
+
+
+def test_a_named_data_set_is_taken_in_silence(capsys):
+    args = parse("--data-set", "digits")
+    data, info = runs.load_data(args)
+    assert info.name == "digits"
+    assert data.train.x.shape[1] == 64
+    assert args.run_dir == Path("runs/some_digits")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_unnamed_data_set_is_told_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(dbn.data, "default_name", lambda: ("digits", "Digits, because."))
+    args = parse()
+    assert runs.load_data(args)[1].name == "digits"
+    assert args.run_dir == Path("runs/some_digits")
+    assert capsys.readouterr().out == "Digits, because.\n"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, ValueError])
+def test_a_data_set_that_was_named_is_never_replaced(error, monkeypatch, capsys):
+    def fail(name):
+        raise error(f"{name} cannot be had")
+
+    monkeypatch.setattr(dbn.data, "load", fail)
+    args = parse("--data-set", "mnist")
+    assert "mnist cannot be had" in refused(capsys, runs.load_data, args)
+
+
+# What must be installed
+
+
+def test_another_keras_backend_is_refused_by_dbns_own_message(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(RECIPES / "rbm_mnist.py"), "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode != 0
+    assert "KERAS_BACKEND=tensorflow" in done.stderr
+    assert "pip install" not in done.stderr
