@@ -95,8 +95,8 @@ class DBN(keras.Model):
     def fit(self, *args, **kwargs):
         """Raises: a stack is trained by `pretrain`, and its classifier by `fit`."""
         raise NotImplementedError(
-            "A DBN has no single cost to fit. Train it layer by layer with `stack.pretrain(x)`, then "
-            "fine-tune `model = stack.classifier(num_classes)` with `model.compile` and `model.fit`."
+            "A DBN has no single cost to fit. Train it layer by layer with `stack.pretrain(x)`, "
+            "then fine-tune `model = stack.classifier(num_classes)` by `model.fit`."
         )
 
     def pretrain(

@@ -17,7 +17,8 @@ test images) and `metrics.json` with every figure that was printed.
 
 Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the measured figures):
 
-    default      784-1000-1000-10; test error about EXPECTED_DEFAULT %, in EXPECTED_MINUTES minutes
+    default      784-1000-1000-10, CD-1, 12 epochs a layer, Adam; test error about 1.4 %, in
+                 under 10 minutes
     tutorial     784-1000-1000-1000-10, CD-1, 100 epochs a layer; the tutorial printed 1.34 % after
                  716 minutes
     smoke        a check that everything works, in seconds; its figures mean nothing
@@ -43,27 +44,26 @@ RUN_DIR = "runs/dbn_{data_set}"
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """How each RBM is trained: CD-1 by SGD, the learning rate falling linearly to a twentieth."""
+class Training:
+    """How an RBM or the classifier is trained; the rate falls linearly to a fiftieth if `decay`."""
 
     epochs: int
     batch_size: int
     learning_rate: float
-    momentum: float
-    decay: bool = True
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """How the classifier is trained: SGD on the cross entropy."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    momentum: float
+    momentum: float | None = 0.0  # Of SGD; None for Adam.
     decay: bool = True
     label_smoothing: float = 0.0
     tutorial_patience: bool = False
+
+    def optimizer(self, cases):
+        """Returns the optimizer of a training on so many cases."""
+        rate = self.learning_rate
+        if self.decay:
+            updates = self.epochs * -(-cases // self.batch_size)
+            rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, rate / 50)
+        if self.momentum is None:
+            return keras.optimizers.Adam(rate)
+        return keras.optimizers.SGD(rate, momentum=self.momentum)
 
 
 @dataclass(frozen=True)
@@ -71,32 +71,32 @@ class Preset:
     """A network and how it is trained; `from_scratch` is the fine-tuning without pretraining."""
 
     layers: tuple[int, ...]
-    pretraining: Pretraining
-    fine_tuning: FineTuning
-    from_scratch: FineTuning
+    pretraining: Training
+    fine_tuning: Training
+    from_scratch: Training
     cases: int | None = None  # Training cases to use; None for all.
 
 
-TUTORIAL = FineTuning(1000, 10, 0.1, 0.0, decay=False, tutorial_patience=True)
+TUTORIAL = Training(1000, 10, 0.1, decay=False, tutorial_patience=True)
+ADAM = Training(12, 100, 3e-3, momentum=None, label_smoothing=0.1)
+SMOKE = Training(2, 50, 0.1, momentum=0.9)
 PRESETS = {
+    # Chosen on the validation images, with seed 1: the learning rate and the label smoothing of
+    # the fine-tuning, the rate for each arm on its own.
     "default": Preset(
         layers=(1000, 1000),
-        pretraining=Pretraining(10, 100, 0.1, 0.9),
-        fine_tuning=FineTuning(20, 100, 0.1, 0.9),
-        from_scratch=FineTuning(20, 100, 0.1, 0.9),
+        pretraining=Training(12, 100, 0.1, momentum=0.9),
+        fine_tuning=ADAM,
+        from_scratch=ADAM,
     ),
     "tutorial": Preset(
         layers=(1000, 1000, 1000),
-        pretraining=Pretraining(100, 10, 0.01, 0.0, decay=False),
+        pretraining=Training(100, 10, 0.01, decay=False),
         fine_tuning=TUTORIAL,
         from_scratch=TUTORIAL,
     ),
     "smoke": Preset(
-        layers=(30, 20),
-        pretraining=Pretraining(2, 50, 0.1, 0.0),
-        fine_tuning=FineTuning(2, 50, 0.1, 0.9),
-        from_scratch=FineTuning(2, 50, 0.1, 0.9),
-        cases=500,
+        layers=(30, 20), pretraining=SMOKE, fine_tuning=SMOKE, from_scratch=SMOKE, cases=500
     ),
 }
 
@@ -153,20 +153,11 @@ def parse_arguments():
     return args
 
 
-def sgd(how, cases):
-    """Returns the optimizer of a training, `how`, on so many cases."""
-    rate = how.learning_rate
-    if how.decay:
-        updates = how.epochs * -(-cases // how.batch_size)
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, rate / 20)
-    return keras.optimizers.SGD(rate, momentum=how.momentum)
-
-
 def pretrain(stack, x, how, metrics):
     """Pretrains the stack layer by layer."""
     start = time.perf_counter()
     histories = stack.pretrain(
-        x, epochs=how.epochs, batch_size=how.batch_size, optimizer=sgd(how, len(x))
+        x, epochs=how.epochs, batch_size=how.batch_size, optimizer=how.optimizer(len(x))
     )
     costs = [h.history["reconstruction_cross_entropy"][-1] for h in histories]
     metrics.tell(
@@ -184,7 +175,7 @@ def fine_tune(model, train, valid, how, metrics):
         "val_accuracy", patience=how.epochs, restore_best_weights=True
     )
     model.compile(
-        sgd(how, len(train.x)),
+        how.optimizer(len(train.x)),
         keras.losses.CategoricalCrossentropy(label_smoothing=how.label_smoothing),
         metrics=["accuracy"],
         steps_per_execution=10,

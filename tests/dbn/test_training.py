@@ -1,5 +1,6 @@
 """`contrastive_divergence` and `RBM` beside a second implementation in NumPy float64."""
 
+import functools
 import gc
 import json
 import weakref
@@ -10,26 +11,42 @@ import pytest
 import tensorflow as tf
 
 import dbn
-from dbn import contrastive_divergence, noise, sampling, training
+from dbn import contrastive_divergence, noise, sampling, trainer, training
 
 VISIBLE, HIDDEN, SEED = 6, 4, 7
 X = np.random.default_rng(0).random((22, VISIBLE), dtype=np.float32)
 VALID = np.random.default_rng(1).random((9, VISIBLE), dtype=np.float32)
 # Five batches, the last one short: two executions of three steps.
 PARTS = [X[at : at + 5] for at in range(0, 22, 5)]
-# How to run it: as by default, or, where that is not what is tested, in less time.
-XLA = {}
-GRAPH = {"jit_compile": False, "steps_per_execution": 3}
-EAGER = {"run_eagerly": True, "steps_per_execution": 3}
+# How to run it: by default, or, where that is not what is tested, in ways that compile faster.
+MODES = {
+    "xla": {},
+    "graph": {"jit_compile": False, "steps_per_execution": 3},
+    "eager": {"run_eagerly": True, "steps_per_execution": 3},
+}
 BOTH = ["pseudo_log_likelihood", "reconstruction_cross_entropy"]
 
 
-def make(layer=None, optimizer=None, metrics=None, mode=EAGER, seed=SEED, **kwargs):
+def make(layer=None, optimizer=None, metrics=BOTH, mode="graph", seed=SEED, **kwargs):
     """A built and compiled RBM, with the same initial weights each time."""
     keras.utils.set_random_seed(3)
     rbm = dbn.RBM(layer or dbn.RBMLayer(HIDDEN), seed=seed, **kwargs)
     rbm.build((None, VISIBLE))
-    rbm.compile(optimizer or keras.optimizers.SGD(0.1), metrics=metrics, **mode)
+    rbm.compile(optimizer or keras.optimizers.SGD(0.1), metrics=metrics, **MODES[mode])
+    rbm.optimizer.build(rbm.trainable_variables)
+    return rbm
+
+
+@functools.cache
+def _compiled(persistent, mode, *metrics):
+    rbm = make(persistent=persistent, chains=3, k=2, metrics=metrics or BOTH, mode=mode)
+    return rbm, state(rbm)
+
+
+def ready(persistent=False, mode="graph", *metrics):
+    """An RBM in its first state that is compiled once for all tests, which must leave it so."""
+    rbm, start = _compiled(persistent, mode, *metrics)
+    put(rbm, start)
     return rbm
 
 
@@ -253,8 +270,8 @@ def test_noise_of_another_shape_is_refused(reference, shape, persistent):
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_loop_of_ones_own_equals_fit(persistent):
-    rbm = make(k=2, persistent=persistent, chains=3)
-    own = make(k=2, persistent=persistent, chains=3).layer
+    rbm = ready(persistent)
+    own = make().layer
     h, optimizer = tf.zeros((3, HIDDEN)) if persistent else None, keras.optimizers.SGD(0.1)
     for step, v in enumerate(PARTS):
         u = sampling.gibbs_noise(own, 3 if persistent else len(v), 2, SEED, step)
@@ -271,11 +288,11 @@ def test_a_loop_of_ones_own_equals_fit(persistent):
 # fit: what it computes ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [XLA, GRAPH, EAGER], ids=["xla", "graph", "eager"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("persistent", [False, True])
 def test_fit_equals_numpy_however_it_is_run(replica, mode, persistent):
     """Order, noise, short last batch, chains, counters, cycling bit, means over cases."""
-    rbm = make(k=2, persistent=persistent, chains=3, metrics=BOTH, mode=mode)
+    rbm = ready(persistent, mode)
     numpy = replica(rbm)
     history = fit(rbm, epochs=2).history
     expected = [numpy.epoch(numpy.shuffled()) for _ in range(2)]
@@ -292,7 +309,7 @@ def test_fit_equals_numpy_however_it_is_run(replica, mode, persistent):
     [(True, "pseudo_log_likelihood"), (False, "reconstruction_cross_entropy")],
 )
 def test_metric_by_default(persistent, name):
-    assert list(fit(make(persistent=persistent), epochs=1).history) == [name]
+    assert list(fit(make(persistent=persistent, metrics=None)).history) == [name]
 
 
 def test_cycling_bit_goes_on_over_fits_and_files(replica, tmp_path):
@@ -311,43 +328,40 @@ def test_cycling_bit_goes_on_over_fits_and_files(replica, tmp_path):
 # fit: going on --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("persistent", [False, True])
-def test_two_fits_equal_one_bit_for_bit(persistent):
-    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
-    rbm = make(persistent=persistent, chains=3, optimizer=optimizer, mode=XLA)
-    rbm.optimizer.build(rbm.trainable_variables)
-    start = state(rbm)
+def test_two_fits_equal_one_bit_for_bit(mode, persistent):
+    rbm = ready(persistent, mode)
     whole = fit(rbm, epochs=4).history
     end = state(rbm)
-    put(rbm, start)
+    assert ready(persistent, mode) is rbm
     first = fit(rbm, epochs=2).history
     half = state(rbm)
     second = fit(rbm, epochs=2).history
     assert_same(state(rbm), end)
-    for name, values in whole.items():
-        assert values == first[name] + second[name]
-    assert int(rbm.updates) == 20 and int(rbm.epochs) == 4
     assert_differ(half, end)
+    assert whole == {name: first[name] + second[name] for name in BOTH}
+    assert int(rbm.updates) == 20 and int(rbm.epochs) == 4
 
 
 def test_compile_in_between_touches_no_counter():
-    one, two = (make(persistent=True, chains=3) for _ in range(2))
-    fit(one, epochs=4)
-    fit(two, epochs=2)
-    two.compile(keras.optimizers.SGD(0.1), **EAGER)
-    fit(two, epochs=2)
+    one, two = ready(True), make(persistent=True, chains=3, k=2)
+    fit(one, epochs=2)
+    fit(two)
+    two.compile(keras.optimizers.SGD(0.1), **MODES["graph"])
+    fit(two)
     assert_same(state(one)[:-2], state(two)[:-2])  # All but the new optimizer's own counter.
-    assert int(two.updates) == 20
+    assert int(two.updates) == 10
 
 
 @pytest.mark.parametrize(
     ("optimizer", "mode"),
-    [(keras.optimizers.SGD(0.1, momentum=0.9), XLA), (keras.optimizers.Adam(0.01), GRAPH)],
+    [(keras.optimizers.SGD(0.1, momentum=0.9), "xla"), (keras.optimizers.Adam(0.01), "graph")],
     ids=["momentum", "adam"],
 )
 def test_fit_save_load_fit_is_uninterrupted_training_bit_for_bit(tmp_path, optimizer, mode):
     rbm = make(persistent=True, chains=3, k=2, optimizer=optimizer, mode=mode)
-    fit(rbm, epochs=2)
+    fit(rbm)
     rbm.save(tmp_path / "rbm.keras")
     loaded = keras.saving.load_model(tmp_path / "rbm.keras")
     assert_same(state(rbm), state(loaded))
@@ -355,20 +369,20 @@ def test_fit_save_load_fit_is_uninterrupted_training_bit_for_bit(tmp_path, optim
     assert loaded.layer.W is loaded.layer.dense.kernel
     assert written(loaded.get_config()) == written(rbm.get_config())
     assert written(loaded.get_compile_config()) == written(rbm.get_compile_config())
-    histories = [fit(model, epochs=2).history for model in (rbm, loaded)]
+    histories = [fit(model).history for model in (rbm, loaded)]
     assert histories[0] == histories[1]
     assert_same(state(rbm), state(loaded))
-    assert int(loaded.updates) == 20
+    assert int(loaded.updates) == 10
 
 
 def test_save_weights_and_load_weights_keep_chains_and_counters(tmp_path):
-    rbm, other = (make(persistent=True, chains=3) for _ in range(2))
+    rbm, other = ready(True), make(persistent=True, chains=3, k=2)
     fit(rbm, epochs=2)
     rbm.save_weights(tmp_path / "rbm.weights.h5")
+    fit(rbm)
     other.load_weights(tmp_path / "rbm.weights.h5")
-    for model in (rbm, other):
-        fit(model, epochs=1)
-    assert_same([np.array(w) for w in rbm.weights], [np.array(w) for w in other.weights])
+    fit(other)
+    assert_same(*([np.array(w.value) for w in model.weights] for model in (rbm, other)))
     assert int(other.updates) == 15
 
 
@@ -393,41 +407,37 @@ def test_config_round_trip():
 
 def test_chains_are_100_unless_said_otherwise_whatever_the_batch_size():
     rbm = dbn.RBM(HIDDEN, persistent=True)
-    rbm.compile(**EAGER)
-    fit(rbm)
+    rbm.compile(**MODES["eager"])
+    fit(rbm, steps_per_epoch=2)
     assert rbm.chain.shape == (100, HIDDEN) and not rbm.chain.trainable
     assert 0 < np.array(rbm.chain.value).mean() < 1
     assert dbn.RBM(HIDDEN).chains == 100
 
 
 def test_seeds():
-    def after(global_seed, **kwargs):
+    def after(global_seed, seed=None, rate=0.1):
         keras.utils.set_random_seed(global_seed)
-        rbm = dbn.RBM(HIDDEN, persistent=True, chains=3, **kwargs)
-        rbm.compile(**EAGER)
-        fit(rbm)
+        rbm = dbn.RBM(HIDDEN, persistent=True, chains=3, seed=seed)
+        rbm.build((None, VISIBLE))
+        rbm.layer.W.assign(tf.zeros((VISIBLE, HIDDEN)) if seed else rbm.layer.W)
+        rbm.compile(keras.optimizers.SGD(rate), **MODES["eager"])
+        fit(rbm, steps_per_epoch=2)
         return state(rbm)
 
     first = after(1)
     assert_same(first, after(1))
     assert_differ(first, after(2))
-
-    def chain(seed, global_seed):
-        """The chains after five updates that leave the weights as they are."""
-        rbm = make(optimizer=keras.optimizers.SGD(0.0), seed=seed, persistent=True, chains=3)
-        keras.utils.set_random_seed(global_seed)
-        fit(rbm)
-        return np.array(rbm.chain.value)
-
-    np.testing.assert_array_equal(chain(1, 1), chain(1, 2))
-    assert (chain(1, 1) != chain(2, 1)).any()
+    # With equal weights, seed= alone decides.
+    assert_same(after(1, seed=5), after(2, seed=5))
+    assert_differ(after(1, seed=5), after(1, seed=6))
 
 
 @pytest.mark.parametrize("data", [X, slices()], ids=["array", "dataset"])
 def test_steps_per_execution_changes_no_bit(data):
     found = []
     for steps in (1, 7, "auto"):
-        rbm = make(mode={"jit_compile": False, "steps_per_execution": steps})
+        rbm = make(k=2)
+        rbm.compile(keras.optimizers.SGD(0.1), jit_compile=False, steps_per_execution=steps)
         history = fit(rbm, data, epochs=2, validation_data=VALID, validation_batch_size=2).history
         found.append([state(rbm), history])
         assert rbm.steps_per_execution == 1  # It lasts as long as fit.
@@ -439,10 +449,8 @@ def test_steps_per_execution_changes_no_bit(data):
 def test_probing_for_the_length_of_an_execution_may_diverge():
     """It makes more updates than the training that follows; those must not count."""
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 5, np.inf, staircase=True)
-    auto, three = (
-        make(optimizer=keras.optimizers.SGD(rate), mode=mode)
-        for mode in ({"jit_compile": False}, GRAPH)
-    )
+    auto, three = (make(optimizer=keras.optimizers.SGD(rate)) for _ in range(2))
+    auto.compile(auto.optimizer, metrics=BOTH, jit_compile=False)
     fit(auto)
     fit(three)
     assert_same(state(auto), state(three))
@@ -482,7 +490,7 @@ def test_probing_for_the_length_of_an_execution_may_diverge():
     ],
 )
 def test_fit_makes_its_updates_from_these_batches(replica, recwarn, x, arguments, epochs):
-    rbm = make(metrics=BOTH)
+    rbm = ready()
     numpy = replica(rbm)
     history = fit(rbm, x, **arguments)
     expected = [numpy.epoch(parts) for parts in epochs]
@@ -520,8 +528,7 @@ def test_fit_makes_its_updates_from_these_batches(replica, recwarn, x, arguments
 def test_validation_figures_equal_numpy_with_the_same_bits_each_epoch(
     replica, recwarn, validation, parts
 ):
-    mode = GRAPH if "validation_steps" in validation else EAGER
-    rbm = make(persistent=True, chains=3, metrics=[*BOTH, "free_energy_gap"], mode=mode)
+    rbm = ready(True, "graph", *BOTH, "free_energy_gap")
     rbm.optimizer.learning_rate = 0.0
     logs = fit(rbm, epochs=3, **validation).history
     numpy = replica(rbm)
@@ -545,7 +552,7 @@ def test_validation_figures_equal_numpy_with_the_same_bits_each_epoch(
 
 
 def test_figures_of_an_epoch_are_those_of_its_last_weights(replica):
-    rbm = make(metrics=[*BOTH, "free_energy_gap"])
+    rbm = ready(True, "graph", *BOTH, "free_energy_gap")
     numpy = replica(rbm)
     logs = fit(rbm, epochs=2, shuffle=False, validation_data=VALID).history
     for epoch in range(2):
@@ -560,8 +567,9 @@ def test_figures_of_an_epoch_are_those_of_its_last_weights(replica):
 
 @pytest.mark.parametrize("data", [X, slices(), dataset()])
 def test_gap_compares_the_first_training_cases(replica, monkeypatch, data):
-    monkeypatch.setattr(training, "_GAP_CASES", 7)
-    rbm = make(optimizer=keras.optimizers.SGD(0.0), metrics="free_energy_gap")
+    monkeypatch.setattr(trainer, "_GAP_CASES", 7)
+    rbm = ready(True, "graph", "free_energy_gap")
+    rbm.optimizer.learning_rate = 0.0
     model = replica(rbm).model
     gap = model.free_energy(VALID[:7]).mean() - model.free_energy(X[:7]).mean()
     logs = fit(rbm, data, validation_data=VALID).history
@@ -571,14 +579,14 @@ def test_gap_compares_the_first_training_cases(replica, monkeypatch, data):
 
 @pytest.mark.parametrize(("freq", "evaluated"), [(2, 1), ([1, 3], 2)])
 def test_validation_freq(freq, evaluated):
-    logs = fit(make(), epochs=3, validation_data=VALID, validation_freq=freq).history
+    logs = fit(ready(), epochs=3, validation_data=VALID, validation_freq=freq).history
     assert len(logs["reconstruction_cross_entropy"]) == 3
     assert len(logs["val_reconstruction_cross_entropy"]) == evaluated
 
 
 @pytest.mark.parametrize(("verbose", "lines"), [(0, 0), (2, 2)])
 def test_verbose(capsys, verbose, lines):
-    fit(make(), epochs=2, verbose=verbose)
+    fit(ready(), epochs=2, verbose=verbose)
     out = capsys.readouterr().out
     assert out.count("reconstruction_cross_entropy") == lines and bool(out) == bool(lines)
 
@@ -593,10 +601,10 @@ def test_callbacks_one_or_several_and_once_an_execution():
         on_epoch_end=lambda epoch, logs: seen.append(int(rbm.epochs)),
     )
     for callbacks in (count, [count], (count,)):
-        rbm = make()
+        rbm = ready()
         fit(rbm, callbacks=callbacks)
         # When a callback hears of it, the epoch has been counted: what it saves goes on from there.
-        assert seen == [(i, ["reconstruction_cross_entropy"]) for i in (2, 5)] + [1]
+        assert seen == [(2, BOTH), (5, BOTH), 1]
         seen.clear()
 
 
@@ -636,7 +644,7 @@ SCHEDULE = keras.optimizers.SGD(keras.optimizers.schedules.InverseTimeDecay(0.2,
     ids=["plain", "schedule", "scheduler", "clipnorm", "loss scale"],
 )
 def test_optimizers_and_schedules(replica, optimizer, callbacks, rate, change):
-    rbm = make(optimizer=optimizer, mode=GRAPH)
+    rbm = make(optimizer=optimizer)
     numpy = replica(rbm)
     fit(rbm, epochs=2, callbacks=callbacks)
     for _ in range(2):
@@ -646,7 +654,7 @@ def test_optimizers_and_schedules(replica, optimizer, callbacks, rate, change):
 
 def test_moving_average_of_weights(replica):
     optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.8)
-    rbm = make(optimizer=optimizer, mode=GRAPH)
+    rbm = make(optimizer=optimizer)
     numpy = replica(rbm)
     fit(rbm, epochs=2)
     for _ in range(2):
@@ -698,7 +706,7 @@ def test_another_array_neither_retraces_nor_keeps_the_first(monkeypatch, replica
         return contrastive_divergence(*arguments)
 
     monkeypatch.setattr(training, "contrastive_divergence", traced)
-    rbm = make(mode=GRAPH)
+    rbm = make()
     numpy = replica(rbm)
     for x in (X, 1 - X):
         x, valid = tf.constant(x), tf.constant(VALID)
@@ -732,7 +740,7 @@ class Interrupt(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(("at_end", "updates", "epochs"), [(False, 8, 1), (True, 10, 2)])
 def test_ctrl_c_keeps_weights_counters_and_history(replica, at_end, updates, epochs):
-    rbm = make(persistent=True, chains=3, metrics=BOTH)
+    rbm = ready(True)
     numpy = replica(rbm)
     x, valid = tf.constant(X), tf.constant(VALID)
     references = [weakref.ref(part) for part in (x, valid)]
@@ -759,16 +767,16 @@ def test_ctrl_c_within_an_eager_update_leaves_none_half_made():
             if int(self.iterations) == 3:
                 raise KeyboardInterrupt
 
-    mode = {"run_eagerly": True, "steps_per_execution": 1}
     rbm, other = (
-        make(persistent=True, chains=3, optimizer=kind(0.1), mode=mode)
+        make(persistent=True, chains=3, optimizer=kind(0.1), mode="eager")
         for kind in (Interrupted, keras.optimizers.SGD)
     )
+    rbm.compile(rbm.optimizer, run_eagerly=True)
     with pytest.raises(KeyboardInterrupt):
         fit(rbm)
     fit(other, steps_per_epoch=2)
-    assert_same(state(rbm)[:2] + state(rbm)[3:], state(other)[:2] + state(other)[3:])
-    assert int(rbm.updates) == 2 and int(rbm.epochs) == 0
+    assert_same_but_epochs(state(rbm), state(other))
+    assert int(rbm.updates) == 2
 
 
 # Bad input ------------------------------------------------------------------------------------
@@ -799,24 +807,17 @@ def without_end():
         (slices(X[:0]), "`x` is empty: the Dataset has no batch"),
         (slices(255 * X), "the first batch of x` must lie in .*255"),
         (slices(X[:, 1:]), "the first batch of x` must have width 6"),
-        (tf.data.Dataset.zip((slices(),) * 3), "`x` must be a Dataset of x or .* unweighted"),
-        (without_end(), "infinite .*: give `steps_per_epoch`"),
+        (tf.data.Dataset.zip((slices(),) * 3), "`x` must be a Dataset of x .* unweighted"),
+        (without_end(), "infinite .*: give `"),
     ],
 )
 def test_data_that_fit_refuses(x, message):
-    rbm = make()
+    rbm = ready()
     start = state(rbm)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         fit(rbm, x)
-    if not (isinstance(x, tf.data.Dataset) and x.cardinality() < 0):
-        with pytest.raises(
-            ValueError,
-            match="(?s)"
-            + message.replace("x`", "validation_data`").replace(
-                "`validation_data` must be a Dataset of x", ".*Dataset of x"
-            ),
-        ):
-            fit(rbm, X, validation_data=x)
+    with pytest.raises(ValueError, match="(?s)" + message.replace("x`", "validation_data`")):
+        fit(rbm, X, validation_data=x)
     assert_same(start, state(rbm))
     assert_nothing_resident(rbm)
 
@@ -859,7 +860,7 @@ def test_data_that_fit_refuses(x, message):
     ],
 )
 def test_arguments_that_fit_refuses(arguments, message):
-    rbm = make()
+    rbm = ready()
     start = state(rbm)
     with pytest.raises(ValueError, match=message):
         fit(rbm, **arguments)
@@ -925,30 +926,30 @@ def test_fit_and_evaluate_need_compile_and_have_no_variant_by_the_batch():
 )
 def test_arguments_that_evaluate_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
-        make().evaluate(**{"x": X, "verbose": 0, **arguments})
+        ready().evaluate(**{"x": X, "verbose": 0, **arguments})
 
 
 def test_evaluate_refuses_a_later_bad_batch():
     with pytest.raises(ValueError, match=r"holds no case, or NaN, infinity or values outside"):
-        make().evaluate(slices(np.r_[X, X + 1]), verbose=0)
+        ready().evaluate(slices(np.r_[X, X + 1]), verbose=0)
 
 
 @pytest.mark.parametrize("name", ["rbm.layer.dense", "rbm.layer", "rbm"])
 def test_frozen_weights_are_not_trained_around(name):
-    rbm = make()
+    rbm = make(mode="eager")
     frozen = {"rbm.layer.dense": rbm.layer.dense, "rbm.layer": rbm.layer, "rbm": rbm}[name]
     frozen.trainable = False
     with pytest.raises(ValueError, match=f"Dense layer is frozen .*Set `{name}.trainable = True`"):
         fit(rbm)
     assert np.isfinite(rbm.evaluate(VALID, verbose=0)).all()
     frozen.trainable = True
-    fit(rbm)
-    assert int(rbm.updates) == 5
+    fit(rbm, steps_per_epoch=1)
+    assert int(rbm.updates) == 1
 
 
 def test_lora_after_the_fact_is_refused():
-    rbm = make()
-    fit(rbm)
+    rbm = make(mode="eager")
+    fit(rbm, steps_per_epoch=1)
     rbm.layer.dense.enable_lora(2)
     with pytest.raises(ValueError, match="LoRA"):
         fit(rbm)
@@ -971,24 +972,22 @@ def bad(change):
     ],
     ids=["nan", "inf", "above", "below", "empty", "width"],
 )
-@pytest.mark.parametrize("mode", [GRAPH, EAGER], ids=["graph", "eager"])
-def test_a_later_bad_batch_restores_the_state_before_its_execution(parts, message, mode):
-    rbm, other = (
-        make(persistent=True, chains=3, optimizer=keras.optimizers.Adam(0.1), mode=mode)
-        for mode in (mode, EAGER if mode is EAGER else GRAPH)
-    )
+def test_a_later_bad_batch_restores_the_state_before_its_execution(parts, message):
+    rbm = ready(True)
+    fit(rbm, slices(), steps_per_epoch=3)
+    expected = state(rbm)
+    rbm = ready(True)
     with pytest.raises(ValueError, match=f"(?s)of x.*{message}.*before update 3 has been restored"):
         fit(rbm, dataset(parts))
-    fit(other, slices(), steps_per_epoch=3)
-    assert_same_but_epochs(rbm, other)
+    assert_same_but_epochs(state(rbm), expected)
     fit(rbm)  # And it can go on.
     assert int(rbm.updates) == 8
 
 
-def assert_same_but_epochs(rbm, other):
-    values, others = state(rbm), state(other)
-    assert [int(values.pop(2)), int(others.pop(2))] == [0, 1]
-    assert_same(values, others)
+def assert_same_but_epochs(interrupted, whole):
+    """The first broke off within the epoch that the second finished there."""
+    assert [int(values.pop(2)) for values in (interrupted, whole)] == [0, 1]
+    assert_same(interrupted, whole)
 
 
 def test_a_generator_that_fails_restores_too():
@@ -996,12 +995,14 @@ def test_a_generator_that_fails_restores_too():
         yield from PARTS[:4]
         raise RuntimeError("the disk is gone")
 
-    rbm, other = make(persistent=True, chains=3), make(persistent=True, chains=3)
-    spec = tf.TensorSpec((None, VISIBLE))
+    rbm = ready(True)
+    fit(rbm, slices(), steps_per_epoch=3)
+    expected = state(rbm)
+    rbm = ready(True)
+    data = tf.data.Dataset.from_generator(broken, output_signature=tf.TensorSpec((None, VISIBLE)))
     with pytest.raises(Exception, match="the disk is gone"):
-        fit(rbm, tf.data.Dataset.from_generator(broken, output_signature=spec))
-    fit(other, slices(), steps_per_epoch=3)
-    assert_same_but_epochs(rbm, other)
+        fit(rbm, data)
+    assert_same_but_epochs(state(rbm), expected)
 
 
 @pytest.mark.parametrize("steps", [None, 3])
@@ -1011,21 +1012,21 @@ def test_a_generator_that_can_be_used_only_once_is_told(steps):
         lambda: once, output_signature=tf.TensorSpec((None, VISIBLE))
     )
     with pytest.raises(ValueError, match=r"(?s)x ran out of data in epoch 2, .*begin anew"):
-        fit(make(), data, epochs=2, steps_per_epoch=steps)
+        fit(ready(), data, epochs=2, steps_per_epoch=steps)
 
 
-@pytest.mark.parametrize("mode", [GRAPH, EAGER], ids=["graph", "eager"])
+@pytest.mark.parametrize("mode", ["graph", "eager"])
 def test_weights_that_become_infinite_raise_and_the_last_good_ones_are_restored(mode):
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 3, np.inf, staircase=True)
-    rbm, other = (
-        make(persistent=True, chains=3, optimizer=keras.optimizers.SGD(rate), mode=mode)
-        for _ in range(2)
-    )
+    rbm = make(persistent=True, chains=3, optimizer=keras.optimizers.SGD(rate), mode=mode)
+    start = state(rbm)
+    fit(rbm, shuffle=False, steps_per_epoch=3)
+    expected = state(rbm)
+    put(rbm, start)
     message = "at one of the updates 3 to 4. The state before update 3 .*learning rate"
     with pytest.raises(FloatingPointError, match=message):
         fit(rbm, shuffle=False)
-    fit(other, shuffle=False, steps_per_epoch=3)
-    assert_same_but_epochs(rbm, other)
+    assert_same_but_epochs(state(rbm), expected)
     assert np.isfinite(np.array(rbm.layer.W.value)).all()
 
 
@@ -1046,8 +1047,8 @@ def numpy_sample(model, v, steps, seed, clamp=False, done=0):
 @pytest.fixture(scope="module")
 def sampled():
     """A PCD RBM whose chains have moved."""
-    rbm = make(persistent=True, chains=5, optimizer=keras.optimizers.SGD(0.5))
-    fit(rbm, epochs=3)
+    rbm = make(persistent=True, chains=5, optimizer=keras.optimizers.SGD(0.5), mode="eager")
+    fit(rbm, epochs=2)
     return rbm
 
 
