@@ -78,7 +78,7 @@ class SaveFilters(_SavePictures):
     >>> rbm.compile(optimizer=keras.optimizers.SGD(0.1))
     >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
     >>> save = dbn.callbacks.SaveFilters("runs/example", img_shape=(3, 3))
-    >>> history = rbm.fit(x, callbacks=[save])
+    >>> history = rbm.fit(x, callbacks=[save], verbose=0)
     """
 
     stem = "filters"

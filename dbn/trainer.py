@@ -1,7 +1,7 @@
 """Trainer: Keras' `fit` and `evaluate` for a model that learns from x alone.
 
-What is here: the arguments of `fit`, the way from arrays and Datasets to executions, and back to the
-last good state when one fails. What an update is, the subclass knows.
+What is here: the arguments of `fit`, the way from arrays and Datasets to executions, and back to
+the last good state when one fails. What an update is, the subclass knows.
 """
 
 import contextlib
@@ -17,6 +17,10 @@ __all__ = ["Trainer"]
 
 _GAP_CASES = 5000
 _TEST_BATCH_SIZE = 500
+_BEGINS_ANEW = (
+    "A Dataset must begin anew whenever it is iterated over; one of a generator that can be used "
+    "only once does not."
+)
 
 
 class Trainer(keras.Model):
@@ -32,7 +36,8 @@ class Trainer(keras.Model):
         self._log_gap = False
         # The array that is being fitted, an argument of each execution; held only while `fit` runs.
         self._resident = None
-        self._steps_left = None
+        self._steps_left = self._eval_epoch_iterator = None
+        self._tested = 0
 
     def compile(self, optimizer, run_eagerly, steps_per_execution, jit_compile, log_gap):
         """Configures training; see `RBM.compile`.
@@ -232,10 +237,14 @@ class Trainer(keras.Model):
             x = batches.numbered(batches.take(valid, steps, "steps"))
             if not self.built:
                 self.build((None, valid.element_spec.shape[1]))
+        self._tested = 0
         with _end_of_data_expected():
-            return super().evaluate(
+            figures = super().evaluate(
                 x, verbose=verbose, callbacks=callbacks, return_dict=return_dict, **kwargs
             )
+        if not self._tested:
+            raise ValueError(f"The validation data ran out. {_BEGINS_ANEW}")
+        return figures
 
     def train_on_batch(self, *args, **kwargs):
         """Not supported: use `fit`, or `contrastive_divergence` in a loop of your own."""
@@ -285,17 +294,16 @@ class Trainer(keras.Model):
                 )
                 if not (valid and finite):
                     raise self._bad_execution(int(done), bool(valid))
-            except tf.errors.InvalidArgumentError as error:
-                # A batch of another shape, or an error in the user's own generator.
+            except BaseException as error:
+                # Ctrl-C, too: run eagerly, an update may be half made.
                 failed = int(self.updates.value)
                 before.restore()
-                raise ValueError(
-                    f"The batch of x for update {failed} could not be read: {error.message} "
-                    f"The state before update {int(self.updates.value)} has been restored."
-                ) from error
-            except BaseException:
-                # Ctrl-C, too: run eagerly, an update may be half made.
-                before.restore()
+                if isinstance(error, tf.errors.InvalidArgumentError) and not len(self._resident):
+                    # A batch of another shape, or an error in the user's own generator.
+                    raise ValueError(
+                        f"The batch of x for update {failed} could not be read: {error.message} "
+                        f"The state before update {int(self.updates.value)} has been restored."
+                    ) from error
                 raise
             if not done:
                 raise StopIteration
@@ -323,6 +331,7 @@ class Trainer(keras.Model):
             done, valid, logs = tests(iterator, tf.constant(self.steps_per_execution, tf.int64))
             if not done:
                 raise StopIteration
+            self._tested += int(done)
             if not valid:
                 raise ValueError(
                     f"A batch of the validation data {_not_usable(self.layer.visible)}."
@@ -434,9 +443,7 @@ class _Bookkeeping(keras.callbacks.Callback):
         made, needed = int(self.model.updates.value) - self._first, self._steps or 1
         if made < needed and not self.model.stop_training:
             raise ValueError(
-                f"x ran out of data in epoch {epoch + 1}, after {made} updates. A Dataset must "
-                "begin anew whenever it is iterated over; one of a generator that can be used only "
-                "once does not."
+                f"x ran out of data in epoch {epoch + 1}, after {made} updates. {_BEGINS_ANEW}"
             )
         self.model.epochs.assign_add(1)
         self._epoch.assign(self.model.epochs.value)

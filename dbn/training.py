@@ -118,9 +118,6 @@ class RBM(Trainer):
             for name in ("pseudo_log_likelihood", "reconstruction_cross_entropy")
         }
         self._log_names = ()
-        # The array that is being fitted, an argument of each execution; held only while `fit` runs.
-        self._resident = None
-        self._steps_left = self._eval_epoch_iterator = None
 
     # What a Keras model is ------------------------------------------------------------------------
 

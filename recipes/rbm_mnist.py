@@ -28,7 +28,6 @@ import runs
 import keras
 
 import dbn
-from dbn import callbacks
 
 CHAINS = 20
 ROWS = 10
@@ -64,7 +63,7 @@ def train(x, img_shape, epochs, folder, metrics):
         verbose=0,
         callbacks=[
             keras.callbacks.LambdaCallback(on_epoch_end=tell),
-            callbacks.SaveFilters(folder, img_shape),
+            dbn.callbacks.SaveFilters(folder, img_shape),
         ],
     )
     return rbm

@@ -300,3 +300,21 @@ def test_bad_number_of_classes(classes):
 def test_a_classifier_needs_a_built_stack():
     with pytest.raises(ValueError, match="not built"):
         dbn.DBN([7]).classifier(3)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "empty"])
+def test_an_unreadable_file(x, tmp_path, damage):
+    path = tmp_path / "stack.keras"
+    stack = dbn.DBN([7])
+    stack.build((None, 12))
+    stack.save(path)
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "truncated": content[: len(content) // 2],
+            "overwritten": b"\0" * len(content),
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.raises(ValueError, match=r"stack\.keras"):
+        keras.saving.load_model(path)
