@@ -17,7 +17,8 @@ sys.modules["dbn"] = None  # Any import of it fails.
 import keras, numpy as np, tensorflow as tf
 keras_file, saved_model, x, out = sys.argv[1:]
 x = np.load(x)
-np.savez(out, a=keras.saving.load_model(keras_file)(x), b=tf.saved_model.load(saved_model).serve(x))
+exported = tf.saved_model.load(saved_model)
+np.savez(out, a=keras.saving.load_model(keras_file)(x), b=exported.serve(x))
 """
 
 
