@@ -20,7 +20,8 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples(name):
+def test_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # An example may write beside itself.
     names = {"dbn": dbn, "keras": keras, "np": np, "tf": tf}
     result = doctest.testmod(importlib.import_module(name), extraglobs=names)
     assert result.failed == 0
