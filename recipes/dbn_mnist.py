@@ -24,9 +24,6 @@ Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the mea
     smoke        a check that everything works, in seconds; its figures mean nothing
 """
 
-import runs  # First: it says what to type where the package is not installed.
-
-# isort: split
 import argparse
 import subprocess
 import sys
@@ -34,6 +31,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import runs
 
 import keras
 import numpy as np

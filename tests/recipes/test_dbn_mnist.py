@@ -1,10 +1,6 @@
 """The DBN recipe, end to end on the embedded digits."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,26 +10,14 @@ from PIL import Image
 
 import dbn
 
-RECIPE = Path(__file__).parents[2] / "recipes/dbn_mnist.py"
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(RECIPE), "--preset", "smoke", "--data-set", "digits", *arguments],
-        cwd=cwd,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+SMOKE = ("dbn_mnist.py", "--preset", "smoke", "--data-set", "digits")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, run_recipe):
     """The folder of a finished run, and what it printed."""
     cwd = tmp_path_factory.mktemp("dbn")
-    done = run(cwd=cwd)
+    done = run_recipe(*SMOKE, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "runs/dbn_digits-smoke", done.stdout
 
@@ -73,12 +57,12 @@ def test_the_pretrained_stack_is_kept(smoke):
     np.testing.assert_array_equal(np.array(Image.open(folder / "filters.png")), picture)
 
 
-def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smoke):
+def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smoke, run_recipe):
     folder, _ = smoke
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    again = run(cwd=folder.parents[1])
+    again = run_recipe(*SMOKE, cwd=folder.parents[1])
     assert again.returncode == 2 and "finished run" in again.stderr
-    other = run("--no-pretraining", cwd=folder.parents[1])
+    other = run_recipe(*SMOKE, "--no-pretraining", cwd=folder.parents[1])
     assert other.returncode == 0, other.stderr
     metrics = json.loads(
         (folder.parent / "dbn_digits-smoke-no-pretraining/metrics.json").read_text()
@@ -87,8 +71,7 @@ def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smo
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_help_explains():
-    done = subprocess.run(
-        [sys.executable, str(RECIPE), "--help"], capture_output=True, text=True, check=True
-    )
+def test_help_explains(tmp_path, run_recipe):
+    done = run_recipe("dbn_mnist.py", "--help", cwd=tmp_path)
+    assert done.returncode == 0
     assert "--no-pretraining" in done.stdout and "tutorial" in done.stdout

@@ -1,33 +1,17 @@
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-RECIPE = Path(__file__).parents[2] / "recipes/rbm_mnist.py"
-
-
-def run(*arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(RECIPE), "--preset", "smoke", *map(str, arguments)],
-        cwd=cwd,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+SMOKE = ("rbm_mnist.py", "--preset", "smoke")
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
+def smoke(tmp_path_factory, run_recipe):
     """The folder of a run on digits, and what it printed."""
     cwd = tmp_path_factory.mktemp("rbm")
-    done = run("--data-set", "digits", cwd=cwd)
+    done = run_recipe(*SMOKE, "--data-set", "digits", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return cwd / "runs/rbm_digits", done.stdout
 
@@ -81,10 +65,10 @@ def test_a_run_on_digits_is_never_called_mnist(smoke):
     assert "mnist" not in (printed + (folder / "metrics.json").read_text()).lower()
 
 
-def test_a_finished_run_is_refused_and_left_as_it_is(smoke):
+def test_a_finished_run_is_refused_and_left_as_it_is(smoke, run_recipe):
     folder, _ = smoke
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
-    done = run("--data-set", "digits", cwd=folder.parents[1])
+    done = run_recipe(*SMOKE, "--data-set", "digits", cwd=folder.parents[1])
     assert done.returncode == 2
     assert "holds a finished run" in done.stderr
     assert "Traceback" not in done.stderr
@@ -92,24 +76,24 @@ def test_a_finished_run_is_refused_and_left_as_it_is(smoke):
     assert after == before
 
 
-def test_a_run_folder_that_is_a_file_is_refused(tmp_path):
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path, run_recipe):
     (tmp_path / "file").write_text("a file")
-    done = run("--data-set", "digits", "--run-dir", "file", cwd=tmp_path)
+    done = run_recipe(*SMOKE, "--data-set", "digits", "--run-dir", "file", cwd=tmp_path)
     assert done.returncode == 2
     assert "file cannot be a run folder" in done.stderr
     assert (tmp_path / "file").read_text() == "a file"
 
 
-def test_an_unknown_data_set_is_refused_and_no_folder_made(tmp_path):
-    done = run("--data-set", "no_such_set", cwd=tmp_path)
+def test_an_unknown_data_set_is_refused_and_no_folder_made(tmp_path, run_recipe):
+    done = run_recipe(*SMOKE, "--data-set", "no_such_set", cwd=tmp_path)
     assert done.returncode == 2
     assert "no_such_set" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_explains(tmp_path):
-    done = run("--help", cwd=tmp_path)
+def test_help_explains(tmp_path, run_recipe):
+    done = run_recipe(*SMOKE, "--help", cwd=tmp_path)
     assert done.returncode == 0
     for word in ("--preset", "--data-set", "--run-dir", "--seed", "tutorial", "metrics.json"):
         assert word in done.stdout

@@ -2,8 +2,6 @@ import argparse
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,16 +178,8 @@ def test_a_data_set_that_was_named_is_never_replaced(error, monkeypatch, capsys)
 # What must be installed
 
 
-def test_another_keras_backend_is_refused_by_dbns_own_message(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(RECIPES / "rbm_mnist.py"), "--help"],
-        cwd=tmp_path,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def test_another_keras_backend_is_refused_by_dbns_own_message(tmp_path, run_recipe):
+    done = run_recipe("rbm_mnist.py", "--help", cwd=tmp_path, KERAS_BACKEND="jax")
     assert done.returncode != 0
     assert "KERAS_BACKEND=tensorflow" in done.stderr
     assert "pip install" not in done.stderr
