@@ -135,28 +135,11 @@ class Trainer(keras.Model):
         # Read by tf.data, which runs on the CPU.
         with tf.device("CPU"):
             epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        if isinstance(x, tf.data.Dataset):
-            if batch_size is not None or validation_split:
-                raise ValueError(
-                    "`batch_size` and `validation_split` are for arrays; batch the Dataset itself, "
-                    "and give `validation_data`."
-                )
-            train, first = batches.stream(x, self.layer.visible, self._width())
-            width, resident = first.shape[1], None
-            if steps_per_epoch is None:
-                train = batches.take(train, None, "steps_per_epoch")
-            else:
-                steps_per_epoch = checks.integer(steps_per_epoch, "steps_per_epoch")
-                train = train.repeat()
-        else:
-            x = checks.cases(x, self.layer.visible, "x", self._width())
-            if validation_split:
-                x, validation_data = _split(x, validation_split)
-            width, resident = x.shape[1], x
-            batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
-            train = batches.rows(len(x), batch_size, shuffle, self.seed, epoch)
-            train = batches.take(train, steps_per_epoch, "steps_per_epoch")
-            steps_per_epoch = None
+        train, x, held_out, steps_per_epoch = self._train_batches(
+            x, batch_size, validation_split, shuffle, steps_per_epoch, epoch
+        )
+        width = (train.element_spec if x is None else x).shape[1]
+        validation_data = validation_data if held_out is None else held_out
         if validation_data is not None:
             valid = self._test_batches(
                 validation_data, validation_batch_size, "validation_batch_size", "validation_data"
@@ -175,11 +158,11 @@ class Trainer(keras.Model):
         bookkeeping = _Bookkeeping(epoch, steps_per_epoch)
         if self._log_gap:
             bookkeeping.compare(
-                batches.first_cases(train, _GAP_CASES) if resident is None else x[:_GAP_CASES],
+                batches.first_cases(train, _GAP_CASES) if x is None else x[:_GAP_CASES],
                 batches.first_cases(valid, _GAP_CASES),
             )
         # Streams have no resident array; an empty one keeps a single signature.
-        self._resident = tf.zeros((0, width)) if resident is None else resident
+        self._resident = tf.zeros((0, width)) if x is None else x
         try:
             self.make_train_function()
             self.steps_per_execution = self._find_steps_per_execution(train, steps_per_epoch)
@@ -398,6 +381,31 @@ class Trainer(keras.Model):
     def _width(self):
         """Number of visible units, or None while it is not known."""
         return self.layer.W.shape[0] if self.layer.dense.built else None
+
+    def _train_batches(self, x, batch_size, validation_split, shuffle, steps_per_epoch, epoch):
+        """Makes the batches of `fit`.
+
+        Returns:
+            The batches: rows of an array, or cases of a Dataset; the array that the rows are of,
+            or None; the part held out of it, or None; and the steps of an epoch where they are
+            counted rather than given by the batches, or None.
+        """
+        if isinstance(x, tf.data.Dataset):
+            if batch_size is not None or validation_split:
+                raise ValueError(
+                    "`batch_size` and `validation_split` are for arrays; batch the Dataset itself, "
+                    "and give `validation_data`."
+                )
+            train, _ = batches.stream(x, self.layer.visible, self._width())
+            if steps_per_epoch is None:
+                return batches.take(train, None, "steps_per_epoch"), None, None, None
+            return train.repeat(), None, None, checks.integer(steps_per_epoch, "steps_per_epoch")
+        x, held_out = checks.cases(x, self.layer.visible, "x", self._width()), None
+        if validation_split:
+            x, held_out = _split(x, validation_split)
+        batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
+        train = batches.rows(len(x), batch_size, shuffle, self.seed, epoch)
+        return batches.take(train, steps_per_epoch, "steps_per_epoch"), x, held_out, None
 
     def _test_batches(self, x, batch_size, size_name, name):
         visible = self.layer.visible
