@@ -423,7 +423,7 @@ class Trainer(keras.Model):
             _TEST_BATCH_SIZE if batch_size is None else batch_size, size_name
         )
         x = checks.cases(x, visible, name, self._width())
-        return tf.data.Dataset.from_tensor_slices(x).batch(batch_size)
+        return batches.slices(x, batch_size)
 
 
 class _Bookkeeping(keras.callbacks.Callback):

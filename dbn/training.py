@@ -280,12 +280,13 @@ class RBM(Trainer):
         gradients = tape.gradient(cost, self.trainable_variables)
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
-        hidden = self.layer.uniforms_per_step[1]
         if not self.persistent:
-            # The chain's own first step: XLA computes it once.
-            self._update_metrics(v, bit, uniforms[0, :, -hidden:])
+            # The chain's own first step. Split as the chain splits it, so that XLA sees the same
+            # products and computes them once.
+            _, hidden = tf.split(uniforms[0], self.layer.uniforms_per_step, axis=-1)
+            self._update_metrics(v, bit, hidden)
         elif "reconstruction_cross_entropy" in self._log_names:
-            shape = (tf.shape(v)[0], hidden)
+            shape = (tf.shape(v)[0], self.layer.uniforms_per_step[1])
             stream = noise.Stream.METRIC
             u = noise.uniforms(shape, self.seed, self.updates.value, stream)
             self._update_metrics(v, bit, u)
