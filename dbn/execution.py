@@ -13,32 +13,53 @@ __all__ = ["Snapshot", "find_steps", "loop"]
 _SECONDS = 0.2
 
 
-def loop(step, iterator, steps):
+def loop(step, iterator, steps, prepare=lambda element, number: element):
     """Runs `step` on the elements of an iterator, in Python or inside a `tf.function`.
 
+    Inside a `tf.function`, the next element is read and prepared while the step before it runs: on
+    two cores that hides most of the reading and of the drawing of random numbers.
+
     Args:
-        step: Function of an element that returns a boolean tensor.
+        step: Function of what `prepare` returns; returns a boolean tensor.
         iterator: Iterator of a `tf.data.Dataset`.
         steps: Scalar int64 tensor: how many elements to use, at most; the loop ends with them.
+        prepare: Function of an element and its number in this loop, an int64 tensor; returns the
+            tensors that `step` needs. It must not read what `step` writes.
 
     Returns:
         How many elements were used, an int64 tensor, and whether all steps returned True.
     """
 
-    def body(done, good, _):
+    def run(first):
+        def body(done, good, _, inputs):
+            done += 1
+            more, following = tf.cond(
+                done < steps, lambda: fetch(done, inputs), lambda: (False, inputs)
+            )
+            return done, good & step(inputs), more, following
+
+        done, good, _, _ = tf.while_loop(
+            lambda done, good, more, inputs: more,
+            body,
+            (tf.constant(0, tf.int64), tf.constant(True), True, first),
+        )
+        return done, good
+
+    def fetch(number, otherwise):
         element = iterator.get_next_as_optional()
         return tf.cond(
             element.has_value(),
-            lambda: (done + 1, good & step(element.get_value()), True),
-            lambda: (done, good, False),
+            lambda: (True, prepare(element.get_value(), number)),
+            lambda: (False, otherwise),
         )
 
-    done, good, _ = tf.while_loop(
-        lambda done, good, more: more & (done < steps),
-        body,
-        (tf.constant(0, tf.int64), tf.constant(True), tf.constant(True)),
+    first = iterator.get_next_as_optional()
+    zero = tf.constant(0, tf.int64)
+    return tf.cond(
+        (steps > 0) & first.has_value(),
+        lambda: run(prepare(first.get_value(), zero)),
+        lambda: (zero, tf.constant(True)),
     )
-    return done, good
 
 
 class Snapshot:

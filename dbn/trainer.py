@@ -27,8 +27,9 @@ class Trainer(keras.Model):
     """A Keras model of one `RBMLayer` that `fit` trains without labels.
 
     A subclass has the attributes `layer` (an `RBMLayer`), `seed`, and, once built, the weights
-    `updates` and `epochs` (counters, of which `train_step` advances the first); it defines
-    `train_step(v)` and `test_step((number, v))`, which return the metrics so far.
+    `updates` and `epochs` (counters, of which an update advances the first); it defines
+    `draw_noise(v, number)`, the noise of that update, `update(v, noise)`, and
+    `test_step((number, v))`.
     """
 
     def __init__(self, **kwargs):
@@ -246,20 +247,32 @@ class Trainer(keras.Model):
             return function
         return tf.function(function, jit_compile=jit_compile, reduce_retracing=True)
 
+    def train_step(self, v):
+        """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict."""
+        self.update(v, self.draw_noise(v, self.updates.value))
+        return self.get_metrics_result()
+
     def make_train_function(self, force=False):
         """Makes the function that `fit` calls once an execution."""
         if self.train_function is not None and not force:
             return
 
         def updates(iterator, resident, steps):
-            def step(element):
-                if element.dtype == tf.int64:  # Row numbers of an array, which was checked whole.
-                    self.train_step(tf.gather(resident, element))
-                    return tf.constant(True)
-                self.train_step(element)
-                return _usable(element, self.layer.visible)
+            first = self.updates.value.read_value()
 
-            done, valid = execution.loop(step, iterator, steps)
+            def prepare(element, number):
+                rows = element.dtype == tf.int64
+                v = tf.gather(resident, element) if rows else element
+                # Rows are of an array that was checked whole.
+                valid = tf.constant(True) if rows else _usable(v, self.layer.visible)
+                return v, self.draw_noise(v, first + number), valid
+
+            def step(inputs):
+                v, uniforms, valid = inputs
+                self.update(v, uniforms)
+                return valid
+
+            done, valid = execution.loop(step, iterator, steps, prepare)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
             return done, valid, tf.reduce_all(finite), self.get_metrics_result()
 

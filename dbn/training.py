@@ -244,12 +244,14 @@ class RBM(Trainer):
         """The running means that `fit` logs."""
         return [mean for name, mean in self._means.items() if name in self._log_names]
 
-    def train_step(self, v):
-        """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict."""
-        chains = self.chains if self.persistent else tf.shape(v)[0]
-        # Drawn apart: compiled into the update, the numbers would be made anew at every use.
-        self._run_update(v, self._run_draw(chains))
-        return self.get_metrics_result()
+    def draw_noise(self, v, number):
+        """Draws the uniform numbers of update `number` from a batch `(cases, visible)`."""
+        # Compiled apart from the update, where XLA would make the numbers anew at every use.
+        return self._run_draw(self.chains if self.persistent else tf.shape(v)[0], number)
+
+    def update(self, v, uniforms):
+        """Makes one update of the parameters, chains and metrics from a batch and its noise."""
+        self._run_update(v, uniforms)
 
     def test_step(self, data):
         """Adds a batch `(number, cases)` to the metrics; returns them so far, a dict.
@@ -269,8 +271,8 @@ class RBM(Trainer):
         self._update_metrics(v, bit, u[:, 1:])
         return self.get_metrics_result()
 
-    def _draw(self, chains):
-        return sampling.gibbs_noise(self.layer, chains, self.k, self.seed, self.updates.value)
+    def _draw(self, chains, number):
+        return sampling.gibbs_noise(self.layer, chains, self.k, self.seed, number)
 
     def _update(self, v, uniforms):
         state = self.chain.value if self.persistent else None
