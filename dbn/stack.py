@@ -290,7 +290,9 @@ def _activations(rbm, x):
             return rbm.layer.hidden.mean(tf.matmul(v, W) + hbias)
 
         return batches.stream(x, rbm.layer.visible, rbm.layer.W.shape[0])[0].map(up)
-    return rbm.predict(x, batch_size=1000, verbose=0)
+    # In one piece and in a graph, where every operation writes over what the one before it wrote:
+    # `predict` would hold the activations twice.
+    return tf.function(rbm)(tf.convert_to_tensor(x))
 
 
 def _copy(dense):

@@ -177,7 +177,7 @@ def fine_tune(model, train, valid, how, metrics):
         how.optimizer(len(train.x)),
         keras.losses.CategoricalCrossentropy(label_smoothing=how.label_smoothing),
         metrics=["accuracy"],
-        steps_per_execution=10,
+        steps_per_execution=50,
         jit_compile=True,
     )
     classes = model.output_shape[-1]
