@@ -5,7 +5,9 @@ import operator
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["cases", "integer", "valid"]
+from dbn.layers import RBMLayer
+
+__all__ = ["built_layer", "cases", "integer", "valid"]
 
 
 def integer(value, name, least=1):
@@ -67,6 +69,20 @@ def cases(x, units, name="x", width=None):
             f"values from {low:g} to {high:g}.{hint}"
         )
     return x
+
+
+def built_layer(rbm):
+    """Returns the built `RBMLayer` that is given, or that of the `RBM` that is given.
+
+    Raises:
+        ValueError: If it is neither, or not built.
+    """
+    layer = getattr(rbm, "layer", rbm)
+    if not isinstance(layer, RBMLayer):
+        raise ValueError(f"`rbm` must be an RBM or an RBMLayer; got {rbm!r}.")
+    if not layer.built:
+        raise ValueError("The RBM is not built: `fit` it, or call `build((None, visible))`.")
+    return layer
 
 
 def valid(v, units):

@@ -20,6 +20,8 @@ class Stream(enum.IntEnum):
     SAMPLE = 3
     START = 4
     METRIC = 5
+    ANNEAL = 6
+    ANNEAL_DOWN = 7
 
 
 def _key(seed, step, stream):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import dbn
 from dbn import likelihood, noise
 
 DTYPES = [("float32", 1e-5), ("float64", 1e-12)]
@@ -130,3 +131,84 @@ def test_float32_data_in_layers_of_other_precision(dtype, reference):
         ),
     ):
         assert np.allclose(ours, expected, rtol=tolerance, atol=tolerance)
+
+
+# log Z and log-likelihood
+
+
+@pytest.mark.parametrize(("visible", "hidden"), [(4, 3), (3, 5), (1, 6), (13, 2), (6, 6)])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_exact_log_partition(visible, hidden, scale, dtype, reference):
+    rbm = reference.random(visible, hidden, seed=6, scale=scale)
+    layer = rbm.layer(dtype)
+    found = likelihood.exact_log_partition(layer)
+    # The layer's weights are rounded, the sum is not.
+    assert found.value == pytest.approx(reference.of(layer).log_partition(), rel=1e-12)
+    assert (found.low, found.high) == (found.value, found.value)
+    assert (found.standard_error, found.effective_sample_size) == (0, np.inf)
+    assert likelihood.exact_log_partition(dbn.RBM(layer)) == found
+
+
+def test_exact_log_partition_in_blocks(reference):
+    """2**14 states are four blocks; independent units have a closed form."""
+    random = np.random.default_rng(0)
+    rbm = reference(np.zeros((14, 14)), random.normal(size=14), random.normal(size=14))
+    expected = np.logaddexp(0, rbm.hbias).sum() + np.logaddexp(0, rbm.vbias).sum()
+    assert likelihood.exact_log_partition(rbm.layer("float64")).value == pytest.approx(expected)
+
+
+def test_exact_log_partition_sees_changed_weights(reference):
+    rbm = reference.random(4, 3, seed=7)
+    layer = rbm.layer("float64")
+    likelihood.exact_log_partition(layer)
+    layer.W.assign(2 * rbm.W)
+    found = likelihood.exact_log_partition(layer).value
+    assert found == pytest.approx(reference(2 * rbm.W, rbm.hbias, rbm.vbias).log_partition())
+
+
+def test_exact_log_partition_says_what_is_too_large():
+    layer = dbn.RBMLayer(26)
+    layer.build((None, 30))
+    message = "30 bernoulli visible and 26 bernoulli hidden .* at most 25 .*annealed_importance"
+    with pytest.raises(ValueError, match=message):
+        likelihood.exact_log_partition(layer)
+    with pytest.raises(ValueError, match="not built"):
+        likelihood.exact_log_partition(dbn.RBMLayer(3))
+
+
+def test_log_likelihood_is_exact_for_a_small_rbm(reference):
+    rbm = reference.random(6, 4, seed=8)
+    x = np.random.default_rng(0).integers(0, 2, (2500, 6)).astype("float32")
+    exact = rbm.log_likelihood(x)
+    found = likelihood.log_likelihood(rbm.layer(), x)
+    assert found.mean == pytest.approx(exact.mean(), rel=1e-6)
+    assert found.low == found.high == found.mean
+    assert found.standard_error == pytest.approx(exact.std(ddof=1) / 50, rel=1e-5)
+    assert found.log_partition.value == pytest.approx(rbm.log_partition(), rel=1e-6)
+
+
+def test_log_likelihood_hands_on_the_interval_of_log_z(reference):
+    rbm = reference.random(6, 4, seed=8)
+    x = rbm.states(6)
+    given = likelihood.LogPartition(7.0, 0.1, 6.5, 7.2, 100.0)
+    found = likelihood.log_likelihood(rbm.layer(), x, given)
+    mean = -rbm.free_energy(x).mean()
+    assert (found.low, found.mean, found.high) == pytest.approx((mean - 7.2, mean - 7, mean - 6.5))
+    assert found.log_partition is given
+    assert likelihood.log_likelihood(rbm.layer(), x[:1], given).standard_error == np.inf
+
+
+def test_log_likelihood_of_a_larger_rbm_is_estimated_from_the_means_of_the_cases(reference):
+    rbm = reference(np.zeros((30, 22)), np.zeros(22), np.full(30, -1.0))
+    x = (np.random.default_rng(0).random((500, 30)) < rbm.sigmoid(-1.0)).astype("float32")
+    found = likelihood.log_likelihood(rbm.layer(), x)
+    exact = -rbm.free_energy(x).mean() - 22 * np.log(2) - 30 * np.logaddexp(0, -1.0)
+    assert found.low < exact < found.high
+    assert 0 < found.high - found.low < 0.1
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 5)), np.full((2, 6), 1.5), np.zeros((0, 6))])
+def test_log_likelihood_refuses(x, reference):
+    with pytest.raises(ValueError, match="`x`"):
+        likelihood.log_likelihood(reference.random(6, 4).layer(), x)
