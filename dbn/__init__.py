@@ -16,7 +16,7 @@ except ImportError as error:
 if keras.backend.backend() != "tensorflow":
     raise ImportError(_BACKEND_NEEDED.format(keras.backend.backend()))
 
-from dbn import callbacks, data, images, likelihood, noise, sampling
+from dbn import callbacks, data, gradients, images, likelihood, noise, sampling
 from dbn.layers import RBMLayer
 from dbn.stack import DBN
 from dbn.training import RBM, contrastive_divergence
@@ -30,6 +30,7 @@ __all__ = [
     "callbacks",
     "contrastive_divergence",
     "data",
+    "gradients",
     "images",
     "likelihood",
     "noise",

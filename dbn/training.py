@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dbn import checks, likelihood, noise, sampling
+from dbn.gradients import Centered
 from dbn.layers import RBMLayer
 from dbn.trainer import Trainer
 
@@ -76,6 +77,8 @@ class RBM(Trainer):
         chains: Number of persistent chains, an integer >= 1, independent of the batch size.
         seed: Integer that all random numbers and the data order come from. By default drawn when
             the model is made, so `keras.utils.set_random_seed` governs it.
+        gradient: What changes the gradient before the optimizer has it, a
+            `dbn.gradients.Centered`; None for the plain gradient, as in the tutorial.
         **kwargs: `name`, `dtype`, `trainable` of `keras.Model`.
 
     `model(v)` gives the mean hidden activations, `(cases, hidden)`.
@@ -100,15 +103,22 @@ class RBM(Trainer):
     ['pseudo_log_likelihood']
     """
 
-    def __init__(self, layer, k=1, persistent=False, chains=100, seed=None, **kwargs):
+    def __init__(
+        self, layer, k=1, persistent=False, chains=100, seed=None, gradient=None, **kwargs
+    ):
         if not isinstance(layer, RBMLayer):
             if isinstance(layer, keras.layers.Layer) or not hasattr(layer, "__index__"):
                 raise ValueError(
                     f"`layer` must be an RBMLayer or a number of hidden units; got {layer!r}."
                 )
             layer = RBMLayer(layer)
+        if not (gradient is None or isinstance(gradient, Centered)):
+            raise ValueError(
+                f"`gradient` must be None or a `dbn.gradients.Centered`; got {gradient!r}."
+            )
         super().__init__(**kwargs)
         self.layer = layer
+        self.gradient = gradient
         self.k = checks.integer(k, "k")
         self.persistent = bool(persistent)
         self.chains = checks.integer(chains, "chains")
@@ -125,6 +135,8 @@ class RBM(Trainer):
         """Creates the layer's variables, the chains and the counters."""
         if not self.layer.built:
             self.layer.build(input_shape)
+        if self.gradient is not None and not self.gradient.built:
+            self.gradient.build(tuple(self.layer.W.shape))
         self.chain = None
         if self.persistent:
             self.chain = self.add_weight(
@@ -159,13 +171,15 @@ class RBM(Trainer):
             "persistent": self.persistent,
             "chains": self.chains,
             "seed": self.seed,
+            "gradient": keras.saving.serialize_keras_object(self.gradient),
         }
 
     @classmethod
     def from_config(cls, config):
         """Returns a model made from what `get_config` returned."""
         parts = {
-            name: keras.saving.deserialize_keras_object(config[name]) for name in ("layer", "dtype")
+            name: keras.saving.deserialize_keras_object(config[name])
+            for name in ("layer", "dtype", "gradient")
         }
         return cls(**{**config, **parts})
 
@@ -280,6 +294,8 @@ class RBM(Trainer):
             cost, state = contrastive_divergence(self.layer, v, state, uniforms, self.k)
             cost = self.optimizer.scale_loss(cost)
         gradients = tape.gradient(cost, self.trainable_variables)
+        if self.gradient is not None:
+            gradients = self._changed(v, gradients)
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
         if not self.persistent:
@@ -298,6 +314,17 @@ class RBM(Trainer):
         if self.persistent:
             self.chain.assign(state)
         self.updates.assign_add(1)
+
+    def _changed(self, v, gradients):
+        places = {id(variable): i for i, variable in enumerate(self.trainable_variables)}
+        parameters = (self.layer.W, self.layer.hbias, self.layer.vbias)
+        if not all(id(parameter) in places for parameter in parameters):
+            raise ValueError("`gradient` needs W, hbias and vbias to be trainable.")
+        at = [places[id(parameter)] for parameter in parameters]
+        self.gradient.update_offsets(self.layer, v, self.updates.value)
+        for i, changed in zip(at, self.gradient.change(*(gradients[i] for i in at)), strict=True):
+            gradients[i] = changed
+        return gradients
 
     def _update_metrics(self, v, bit, uniforms):
         for mean in self.metrics:
