@@ -1,20 +1,74 @@
-"""Keras callbacks for `RBM.fit`: pictures of what an RBM has learnt, epoch after epoch.
+"""Keras callbacks for `RBM.fit`: what an RBM has learnt, epoch after epoch.
 
 A picture bears the number of its epoch, counted from 0 over all calls of `fit` (the model's own
-`epochs`), so that training that goes on does not draw over what it drew before. Drawing changes
+`epochs`), so that training that goes on does not draw over what it drew before. Looking changes
 nothing: a model trained with these callbacks equals one trained without, bit for bit.
 """
 
 import math
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from dbn import checks, images
+from dbn import checks, images, likelihood
 from dbn.training import RBM
 
-__all__ = ["SaveChains", "SaveFilters", "SaveReconstructions"]
+__all__ = ["LogLikelihood", "SaveChains", "SaveFilters", "SaveReconstructions"]
+
+
+class LogLikelihood(keras.callbacks.Callback):
+    """Logs the mean log-likelihood of cases, in nats per case, after epochs.
+
+    Adds to the logs of `fit` the keys `{name}`, `{name}_low` and `{name}_high` (the 95 % interval
+    that the uncertainty of log Z leaves) and `{name}_seconds`, what that took. Between two such
+    epochs the keys are missing.
+
+    Args:
+        x: Cases `(cases, visible)`; binary for Bernoulli units, always binarised the same way.
+        every: Epochs from figure to figure, an integer >= 1.
+        name: First part of the keys, such as `"val_log_likelihood"` for held-out cases.
+        base_rates: As for `dbn.likelihood.estimate_log_partition`; the means of x by default.
+        **annealing: Its other arguments: `chains`, `temperatures`, `schedule`, `seed`.
+
+    Raises:
+        ValueError: If an argument is out of its range, or (when training begins) x does not fit the
+            RBM.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> rbm = dbn.RBM(4, persistent=True)
+    >>> rbm.compile(keras.optimizers.SGD(0.1))
+    >>> watch = dbn.callbacks.LogLikelihood(x, every=2)
+    >>> len(rbm.fit(x, epochs=4, callbacks=[watch], verbose=0).history["log_likelihood"])
+    2
+    """
+
+    def __init__(self, x, every=1, name="log_likelihood", base_rates=None, **annealing):
+        super().__init__()
+        self.x = x
+        self.every = checks.integer(every, "every")
+        self.name = name
+        self.base_rates = np.mean(x, axis=0) if base_rates is None else base_rates
+        self.annealing = annealing
+
+    def on_train_begin(self, logs=None):
+        layer = checks.built_layer(self.model)
+        checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if int(self.model.epochs) % self.every:
+            return
+        start = time.perf_counter()
+        log_partition = likelihood.estimate_log_partition(
+            self.model, self.base_rates, **self.annealing
+        )
+        found = likelihood.log_likelihood(self.model, self.x, log_partition)
+        logs[self.name] = found.mean
+        logs[f"{self.name}_low"], logs[f"{self.name}_high"] = found.low, found.high
+        logs[f"{self.name}_seconds"] = time.perf_counter() - start
 
 
 class _SavePictures(keras.callbacks.Callback):

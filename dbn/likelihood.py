@@ -17,6 +17,7 @@ __all__ = [
     "LogLikelihood",
     "LogPartition",
     "annealed_importance_sampling",
+    "estimate_log_partition",
     "exact_log_partition",
     "free_energy_gap",
     "log_likelihood",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _MOST_ENUMERATED = 25
+_QUICKLY_ENUMERATED = 20
 _STATES_AT_ONCE = 4096
 _CASES_AT_ONCE = 1000
 
@@ -103,6 +105,27 @@ def _enumerate(bias, others, others_bias, W):
     return tf.while_loop(lambda at, _: at < count, body, start)[1]
 
 
+def estimate_log_partition(rbm, base_rates=None, **annealing):
+    """Computes log Z exactly where a side has at most 20 Bernoulli units, otherwise estimates it.
+
+    Args:
+        rbm: An `RBMLayer`, or an `RBM`, built.
+        base_rates: Means of the visible units for `annealed_importance_sampling`.
+        **annealing: Its other arguments.
+
+    Returns:
+        `LogPartition`, in nats.
+
+    Raises:
+        ValueError: As `annealed_importance_sampling` does.
+    """
+    layer = checks.built_layer(rbm)
+    sides = ((layer.visible, layer.W.shape[0]), (layer.hidden, layer.units))
+    if any(units.name == "bernoulli" and n <= _QUICKLY_ENUMERATED for units, n in sides):
+        return exact_log_partition(layer)
+    return annealed_importance_sampling(layer, base_rates, **annealing)
+
+
 def log_likelihood(rbm, x, log_partition=None):
     """Computes the mean log-likelihood of cases, -F(v) - log Z.
 
@@ -111,9 +134,8 @@ def log_likelihood(rbm, x, log_partition=None):
         x: Cases `(cases, visible)`, in the range of the visible units. For Bernoulli units they
             should be binary: the figure depends on how grey levels were binarised, and that of
             grey levels themselves is not the log of a probability.
-        log_partition: A `LogPartition`, of this RBM as it is now. The default is the exact one
-            where a side has at most 20 units, otherwise that of `annealed_importance_sampling` from
-            the means of x with its other arguments at their defaults.
+        log_partition: A `LogPartition`, of this RBM as it is now. The default is that of
+            `estimate_log_partition` from the means of x.
 
     Returns:
         `LogLikelihood`, in nats per case.
@@ -131,10 +153,7 @@ def log_likelihood(rbm, x, log_partition=None):
     layer = checks.built_layer(rbm)
     x = checks.cases(x, layer.visible, "x", layer.W.shape[0])
     if log_partition is None:
-        if min(layer.W.shape) <= 20 and layer.visible.name == layer.hidden.name == "bernoulli":
-            log_partition = exact_log_partition(layer)
-        else:
-            log_partition = annealed_importance_sampling(layer, tf.reduce_mean(x, axis=0))
+        log_partition = estimate_log_partition(layer, tf.reduce_mean(x, axis=0))
     parts = range(0, len(x), _CASES_AT_ONCE)
     free = np.concatenate([layer.free_energy(x[at : at + _CASES_AT_ONCE]) for at in parts])
     mean, error = -np.mean(free, dtype=np.float64), np.inf

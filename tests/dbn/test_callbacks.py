@@ -5,7 +5,7 @@ from PIL import Image
 
 import dbn
 from dbn import images
-from dbn.callbacks import SaveChains, SaveFilters, SaveReconstructions
+from dbn.callbacks import LogLikelihood, SaveChains, SaveFilters, SaveReconstructions
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 2, (20, 6)).astype("float32")
@@ -159,3 +159,56 @@ def test_other_models_are_refused(tmp_path):
     model.compile(loss="mse")
     with pytest.raises(ValueError, match="SaveFilters is a callback of `RBM.fit`"):
         model.fit(X, X[:, :1], verbose=0, callbacks=[SaveFilters(tmp_path, SHAPE)])
+
+
+# Log-likelihood
+
+
+def test_log_likelihood_is_that_of_the_weights_of_its_epochs(reference):
+    rbm, exact = make_rbm(), []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: exact.append(
+            reference.of(rbm.layer).log_likelihood(X).mean()
+        )
+    )
+    watch = LogLikelihood(X, every=2, name="val_log_likelihood")
+    history = rbm.fit(X, batch_size=10, epochs=4, verbose=0, callbacks=[watch, keep]).history
+    np.testing.assert_allclose(history["val_log_likelihood"], exact[1::2], rtol=1e-5)
+    assert history["val_log_likelihood_low"] == history["val_log_likelihood_high"]
+    assert min(history["val_log_likelihood_seconds"]) > 0
+    assert exact[1] != exact[3]
+
+
+def test_log_likelihood_of_a_larger_rbm_is_estimated_as_asked_for():
+    x = np.random.default_rng(0).integers(0, 2, (50, 21)).astype("float32")
+    rbm = dbn.RBM(22, seed=0)
+    rbm.compile(keras.optimizers.SGD(0.01))
+    watch = LogLikelihood(x, chains=60, temperatures=200, seed=7)
+    history = rbm.fit(x, epochs=1, verbose=0, callbacks=[watch]).history
+    log_z = dbn.likelihood.annealed_importance_sampling(rbm, x.mean(0), 60, 200, seed=7)
+    expected = dbn.likelihood.log_likelihood(rbm, x, log_z)
+    keys = ("log_likelihood", "log_likelihood_low", "log_likelihood_high")
+    assert [history[key][0] for key in keys] == [expected.mean, expected.low, expected.high]
+
+
+def test_watching_the_log_likelihood_changes_nothing():
+    watched, alone = make_rbm(persistent=True), make_rbm(persistent=True)
+    fit(watched, LogLikelihood(X), epochs=2)
+    fit(alone, epochs=2)
+    for a, b in zip(watched.weights, alone.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("x", "arguments", "message"),
+    [
+        (X[:, :4], {}, "`x` must have width 6"),
+        (2 * X, {}, "`x` must lie in"),
+        (X, {"every": 0}, "`every` must be an integer >= 1"),
+    ],
+)
+def test_log_likelihood_refuses_before_training(x, arguments, message):
+    rbm = make_rbm()
+    with pytest.raises(ValueError, match=message):
+        fit(rbm, LogLikelihood(x, **arguments))
+    assert int(rbm.updates) == 0
