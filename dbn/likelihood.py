@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from dbn import checks
+from dbn import checks, noise
 from dbn.annealing import (
     LogPartition,
     annealed_importance_sampling,
@@ -25,6 +25,7 @@ __all__ = [
     "raise_log_likelihood",
     "reconstruction_cross_entropy",
     "reverse_annealed_importance_sampling",
+    "variational_lower_bound",
 ]
 
 _MOST_ENUMERATED = 25
@@ -156,9 +157,13 @@ def log_likelihood(rbm, x, log_partition=None):
         log_partition = estimate_log_partition(layer, tf.reduce_mean(x, axis=0))
     parts = range(0, len(x), _CASES_AT_ONCE)
     free = np.concatenate([layer.free_energy(x[at : at + _CASES_AT_ONCE]) for at in parts])
-    mean, error = -np.mean(free, dtype=np.float64), np.inf
-    if len(free) > 1:
-        error = np.std(free, ddof=1, dtype=np.float64) / np.sqrt(len(free))
+    return _mean_log_likelihood(-free.astype(np.float64), log_partition)
+
+
+def _mean_log_likelihood(logs, log_partition):
+    """Returns the `LogLikelihood` of cases with these log-likelihoods plus log Z, float64."""
+    mean, count = np.mean(logs), len(logs)
+    error = np.std(logs, ddof=1) / np.sqrt(count) if count > 1 else np.inf
     return LogLikelihood(
         float(mean - log_partition.value),
         float(mean - log_partition.high),
@@ -166,6 +171,69 @@ def log_likelihood(rbm, x, log_partition=None):
         float(error),
         log_partition,
     )
+
+
+def variational_lower_bound(stack, x, log_partition=None, samples=10, seed=0):
+    """Bounds the mean log-likelihood of cases under a DBN from below.
+
+    With Q the product of the layers' upward conditionals (Salakhutdinov & Murray 2008, section 5),
+
+        log p(v) >= E_Q[sum_l log p(h_l-1 | h_l) + H(Q(h_l | h_l-1)) - F_top(h)] - log Z_top,
+
+    the sum over all layers but the top one, h_0 = v and h the visible units of the top RBM. The
+    expectation is taken over samples; for a stack of one RBM it is log p(v) itself.
+
+    Args:
+        stack: A pretrained `DBN`.
+        x: Cases `(cases, visible)`; binary for Bernoulli units.
+        log_partition: A `LogPartition` of the top RBM. The default is that of
+            `estimate_log_partition` from the means of what x gives there.
+        samples: Samples of Q for each case, an integer >= 1.
+        seed: Integer that they come from.
+
+    Returns:
+        `LogLikelihood` of the bound, in nats per case; its interval is that of log Z, which an
+        underestimate by annealed importance sampling shifts upwards.
+
+    Raises:
+        ValueError: If a layer has not been pretrained, or x has another width or range.
+    """
+    for number, rbm in enumerate(stack.rbms):
+        if not rbm.built or not int(rbm.epochs):
+            raise ValueError(
+                f"Layer {number + 1} of the stack has not been pretrained: `pretrain`."
+            )
+    layers = [rbm.layer for rbm in stack.rbms]
+    x = checks.cases(x, layers[0].visible, "x", layers[0].W.shape[0])
+    samples, seed = checks.integer(samples, "samples"), checks.integer(seed, "seed", least=0)
+    if log_partition is None:
+        means = x
+        for layer in layers[:-1]:
+            means = layer.propup(means)[1]
+        log_partition = estimate_log_partition(layers[-1], tf.reduce_mean(means, axis=0))
+    bounds = np.zeros(len(x))
+    for block, at in enumerate(range(0, len(x), _CASES_AT_ONCE)):
+        part = slice(at, at + _CASES_AT_ONCE)
+        for number in range(samples):
+            step = block * samples + number
+            bounds[part] += _bound_by_sample(layers, x[part], seed, step).numpy() / samples
+    return _mean_log_likelihood(bounds, log_partition)
+
+
+def _bound_by_sample(layers, v, seed, step):
+    """Returns the variational bound of each case plus log Z of the top, by one sample of Q."""
+    total = tf.zeros(len(v), layers[0].variable_dtype)
+    for number, layer in enumerate(layers[:-1]):
+        draw = step * len(layers) + number
+        shape = (len(v), layer.uniforms_per_step[1])
+        u = noise.uniforms(shape, seed, draw, noise.Stream.RECOGNITION)
+        pre_activation, mean, h = layer.sample_h_given_v(v, u)
+        # The entropy: -log p(h | v) is linear in h, whose mean is known.
+        total -= layer.hidden.log_prob(mean, pre_activation)
+        v = tf.cast(v, layer.variable_dtype)
+        total += layer.visible.log_prob(v, layer.propdown(h)[0])
+        v = h
+    return total - layers[-1].free_energy(v)
 
 
 def pseudo_log_likelihood(layer, v, bit):

@@ -22,6 +22,7 @@ class Stream(enum.IntEnum):
     METRIC = 5
     ANNEAL = 6
     ANNEAL_DOWN = 7
+    RECOGNITION = 8
 
 
 def _key(seed, step, stream):

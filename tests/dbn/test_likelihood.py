@@ -212,3 +212,72 @@ def test_log_likelihood_of_a_larger_rbm_is_estimated_from_the_means_of_the_cases
 def test_log_likelihood_refuses(x, reference):
     with pytest.raises(ValueError, match="`x`"):
         likelihood.log_likelihood(reference.random(6, 4).layer(), x)
+
+
+# DBN
+
+
+def small_stack(reference, sizes=(4, 3, 3, 2)):
+    """A stack of given RBMs that counts as pretrained, and the RBMs."""
+    rbms = [
+        reference.random(visible, hidden, seed=number, scale=0.8)
+        for number, (visible, hidden) in enumerate(zip(sizes, sizes[1:], strict=False))
+    ]
+    stack = dbn.DBN([rbm.layer() for rbm in rbms])
+    stack.build((None, sizes[0]))
+    for rbm in stack.rbms:
+        rbm.epochs.assign(1)
+    return stack, rbms
+
+
+def enumerated_bound(rbms):
+    """The bound of every visible state, and its log p(v), from the tables of the RBMs."""
+    top = rbms[-1]
+    inner, log_p = -top.enumerated_free_energy() - top.log_partition(), np.log(top.p_v())
+    for rbm in reversed(rbms[:-1]):
+        q, down = rbm.p_h_given_v(), rbm.p_v_given_h()
+        # Each term of E_Q[log p(v | h) - log Q(h | v) + what h gives above].
+        inner = (q * (np.log(down.T) - np.log(q) + inner)).sum(1)
+        log_p = np.log(np.exp(log_p) @ down)
+    return inner, log_p
+
+
+@pytest.mark.parametrize("sizes", [(4, 3, 2), (4, 3, 3, 2)])
+def test_variational_lower_bound(sizes, reference):
+    stack, rbms = small_stack(reference, sizes)
+    v = rbms[0].states(4)
+    bound, log_p = enumerated_bound(rbms)
+    assert np.all(bound < log_p)
+    found = [
+        likelihood.variational_lower_bound(stack, v, samples=20, seed=seed).mean
+        for seed in range(40)
+    ]
+    error = np.std(found, ddof=1) / np.sqrt(40)
+    assert 0 < error < 0.02
+    assert np.mean(found) == pytest.approx(bound.mean(), abs=4 * error)
+
+
+def test_variational_lower_bound_of_one_rbm_is_its_log_likelihood(reference):
+    stack, (rbm,) = small_stack(reference, (4, 3))
+    x = np.repeat(rbm.states(4), 100, 0)
+    found = likelihood.variational_lower_bound(stack, x, samples=1)
+    exact = rbm.log_likelihood(x)
+    assert found.mean == pytest.approx(exact.mean(), rel=1e-6)
+    assert found.standard_error == pytest.approx(exact.std(ddof=1) / 40, rel=1e-5)
+    given = likelihood.LogPartition(7.0, 0.1, 6.5, 7.2, 100.0)
+    found = likelihood.variational_lower_bound(stack, x, given)
+    mean = -rbm.free_energy(x).mean()
+    assert (found.low, found.mean, found.high) == pytest.approx((mean - 7.2, mean - 7, mean - 6.5))
+
+
+def test_variational_lower_bound_refuses(reference):
+    stack, _ = small_stack(reference)
+    with pytest.raises(ValueError, match="`x` must have width 4"):
+        likelihood.variational_lower_bound(stack, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="`samples` must be an integer >= 1"):
+        likelihood.variational_lower_bound(stack, np.zeros((2, 4)), samples=0)
+    stack.rbms[1].epochs.assign(0)
+    with pytest.raises(ValueError, match="Layer 2 of the stack has not been pretrained"):
+        likelihood.variational_lower_bound(stack, np.zeros((2, 4)))
+    with pytest.raises(ValueError, match="Layer 1 of the stack has not been pretrained"):
+        likelihood.variational_lower_bound(dbn.DBN([3, 2]), np.zeros((2, 4)))
