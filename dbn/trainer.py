@@ -292,13 +292,15 @@ class Trainer(keras.Model):
                     raise self._bad_execution(int(done), bool(valid))
             except BaseException as error:
                 # Ctrl-C, too: run eagerly, an update may be half made.
-                failed = int(self.updates.value)
                 before.restore()
                 if isinstance(error, tf.errors.InvalidArgumentError) and not len(self._resident):
                     # A batch of another shape, or an error in the user's own generator.
+                    # Which one is not known: it is read while the update before it runs.
+                    first = int(self.updates.value)
                     raise ValueError(
-                        f"The batch of x for update {failed} could not be read: {error.message} "
-                        f"The state before update {int(self.updates.value)} has been restored."
+                        f"A batch of x, for one of the updates {first} to {first + steps - 1}, "
+                        f"could not be read: {error.message} The state before update {first} has "
+                        "been restored."
                     ) from error
                 raise
             if not done:

@@ -969,7 +969,7 @@ def bad(change):
         (bad(lambda v: v + 0.5), r"holds .*values outside \[0, 1\]"),
         (bad(lambda v: -v), r"holds .*values outside \[0, 1\]"),
         (bad(lambda v: v[:0]), r"holds no case"),
-        (bad(lambda v: v[:, :5]), r"update 4 could not be read: .*\[2,5\].*\[\?,6\]"),
+        (bad(lambda v: v[:, :5]), r"3 to 5, could not be read: .*\[2,5\].*\[\?,6\]"),
     ],
     ids=["nan", "inf", "above", "below", "empty", "width"],
 )
