@@ -22,7 +22,7 @@ def loop(step, iterator, steps, prepare=lambda element, number: element):
     Args:
         step: Function of what `prepare` returns; returns a boolean tensor.
         iterator: Iterator of a `tf.data.Dataset`.
-        steps: Scalar int64 tensor: how many elements to use, at most; the loop ends with them.
+        steps: Scalar int64 tensor >= 1: how many elements to use, at most; the loop ends with them.
         prepare: Function of an element and its number in this loop, an int64 tensor; returns the
             tensors that `step` needs. It must not read what `step` writes.
 
@@ -56,7 +56,7 @@ def loop(step, iterator, steps, prepare=lambda element, number: element):
     first = iterator.get_next_as_optional()
     zero = tf.constant(0, tf.int64)
     return tf.cond(
-        (steps > 0) & first.has_value(),
+        first.has_value(),
         lambda: run(prepare(first.get_value(), zero)),
         lambda: (zero, tf.constant(True)),
     )

@@ -28,6 +28,17 @@ def test_rows_are_the_permutation_of_seed_and_epoch_cut_into_batches(size):
     assert len(rows) == -(-7 // size)
 
 
+def test_slices_are_the_cases_in_order_the_last_batch_shorter():
+    assert listed(batches.slices(X, 3)) == [X[:3].tolist(), X[3:6].tolist(), X[6:].tolist()]
+
+
+def test_nothing_is_tuned_where_an_array_is_read():
+    """The end of an iteration would wait for the tuner's thread, two seconds now and then."""
+    rows = batches.rows(7, 3, shuffle=True, seed=5, epoch=tf.Variable(0, dtype=tf.int64))
+    for data in (rows, batches.slices(X, 3)):
+        assert data.options().autotune.enabled is False
+
+
 def test_rows_without_shuffling_are_in_order_whatever_the_epoch():
     rows = batches.rows(7, 3, shuffle=False, seed=5, epoch=tf.Variable(4, dtype=tf.int64))
     assert listed(rows) == [[0, 1, 2], [3, 4, 5], [6]]

@@ -62,6 +62,31 @@ def test_loop_uses_as_many_elements_as_it_may_and_ends_with_them(mode):
     assert list(seen.numpy()) == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_loop_prepares_every_element_with_its_number_and_no_other(mode):
+    used, prepared = tf.Variable(tf.zeros((0,), tf.int64), shape=[None]), []
+
+    def run(iterator, steps):
+        def prepare(element, number):
+            tf.py_function(
+                lambda *pair: prepared.append([int(i) for i in pair]), [element, number], []
+            )
+            return 10 * element, number
+
+        def step(inputs):
+            used.assign(tf.concat([used, [inputs[0] + inputs[1]]], 0))
+            return tf.constant(True)
+
+        return execution.loop(step, iterator, steps, prepare)
+
+    run = MODES[mode](run)
+    iterator = iter(tf.data.Dataset.range(1, 6))
+    for steps, done in ((3, 3), (9, 2), (9, 0)):
+        assert int(run(iterator, tf.constant(steps, tf.int64))[0]) == done
+    assert list(used.numpy()) == [10, 21, 32, 40, 51]
+    assert prepared == [[1, 0], [2, 1], [3, 2], [4, 0], [5, 1]]
+
+
 @pytest.mark.parametrize(
     ("seconds_a_step", "seconds_a_call", "expected"),
     [

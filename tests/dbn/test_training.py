@@ -3,6 +3,7 @@
 import functools
 import gc
 import json
+import re
 import weakref
 
 import keras
@@ -1149,3 +1150,28 @@ def test_sample_refuses_what_is_not_there():
         ValueError, match=r"\(with persistent=True\) 'persistent'; got 'persistent'"
     ):
         make().sample(start="persistent")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "products"),
+    [
+        # Up, down and up again, and two for the gradient: the metric adds none.
+        ({}, 5),
+        ({"gradient": dbn.gradients.Centered()}, 5),
+        # 3 Gibbs steps; data and end of the chain, less the last step's own; gradient; metric.
+        ({"persistent": True, "chains": 7, "k": 3}, 6 + 1 + 2 + 1),
+    ],
+    ids=["cd", "centered", "pcd"],
+)
+def test_a_compiled_update_makes_no_product_twice(arguments, products):
+    rbm = dbn.RBM(6, seed=0, **arguments)
+    rbm.compile(keras.optimizers.SGD(0.1))
+    rbm.build((None, 9))
+    rbm.optimizer.build(rbm.trainable_variables)
+    v = tf.zeros((8, 9))
+    compiled = rbm._run_update.experimental_get_compiler_ir(
+        v, rbm._run_draw(rbm.chains if rbm.persistent else 8, tf.constant(0, tf.int64))
+    )(stage="optimized_hlo")
+    # Products of two matrices: those with a vector are cheap.
+    found = re.findall(r"f32\[\d+,\d+\](?:{[\d,]+})? dot\(", compiled)
+    assert len(found) == products
