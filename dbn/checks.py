@@ -14,14 +14,15 @@ def integer(value, name, least=1):
     """Returns `value` as an int.
 
     Raises:
-        ValueError: If it is not an integer of at least `least`.
+        ValueError: If it is not an integer of at least `least`, or needs more than 64 bits.
     """
     try:
         found = least - 1 if isinstance(value, bool) else operator.index(value)
     except (TypeError, AttributeError):  # The second is TensorFlow's, for a tensor of floats.
         found = least - 1
-    if found < least:
-        raise ValueError(f"`{name}` must be an integer >= {least}; got {value!r}.")
+    if not least <= found < 2**63:
+        most = " and < 2**63" if found > least else ""
+        raise ValueError(f"`{name}` must be an integer >= {least}{most}; got {value!r}.")
     return found
 
 

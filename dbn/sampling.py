@@ -50,11 +50,19 @@ def gibbs_noise(layer, chains, k, seed, step):
     return noise_module.uniforms((k, chains, sum(layer.uniforms_per_step)), seed, step)
 
 
+def _check_noise(layer, states, noise, k):
+    k = checks.integer(k, "k")
+    # Noise for one chain would pass unnoticed otherwise: it would serve all of them.
+    needed = (k, states.shape[0], sum(layer.uniforms_per_step))
+    if not tf.TensorShape(noise.shape).is_compatible_with(needed):
+        raise ValueError(
+            f"`noise` must have shape {needed}, (k, chains, uniforms a step); got "
+            f"{tuple(noise.shape)}."
+        )
+
+
 def _repeat(step, state, noise, k):
     """Applies `state = step(state, noise[i])` k times."""
-    k = checks.integer(k, "k")
-    if noise.shape[0] != k:
-        raise ValueError(f"`noise` must hold k={k} steps; got shape {tuple(noise.shape)}.")
     if k <= _UNROLLED_STEPS:
         for i in range(k):
             state = step(state, noise[i])
@@ -79,7 +87,11 @@ def gibbs_hvh(layer, h, noise, k):
 
     Returns:
         The visible and the hidden states after k steps.
+
+    Raises:
+        ValueError: If k < 1, or the noise is not for k steps of that many chains.
     """
+    _check_noise(layer, h, noise, k)
 
     def step(state, uniforms):
         _, _, v, _, _, h = layer.gibbs_hvh(state[-1], uniforms)
@@ -99,7 +111,11 @@ def gibbs_vhv(layer, v, noise, k):
 
     Returns:
         The visible states after k steps.
+
+    Raises:
+        ValueError: If k < 1, or the noise is not for k steps of that many chains.
     """
+    _check_noise(layer, v, noise, k)
     return _repeat(lambda v, uniforms: layer.gibbs_vhv(v, uniforms)[-1], v, noise, k)
 
 

@@ -47,14 +47,6 @@ def contrastive_divergence(layer, v, state, noise, k):
     ...     cost, _ = contrastive_divergence(layer, v, None, u, k=1)
     >>> gradients = tape.gradient(cost, layer.trainable_variables)
     """
-    k = checks.integer(k, "k")
-    # Noise for one chain would pass unnoticed otherwise: it would serve all of them.
-    needed = (k, (v if state is None else state).shape[0], sum(layer.uniforms_per_step))
-    if not tf.TensorShape(noise.shape).is_compatible_with(needed):
-        raise ValueError(
-            f"`noise` must have shape {needed}, (k, chains, uniforms a step); got "
-            f"{tuple(noise.shape)}."
-        )
     if state is None:
         end = sampling.gibbs_vhv(layer, v, noise, k)
     else:

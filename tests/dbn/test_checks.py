@@ -143,3 +143,6 @@ def test_least_integer():
     assert checks.integer(0, "seed", least=0) == 0
     with pytest.raises(ValueError, match="`seed` must be an integer >= 0; got -1"):
         checks.integer(-1, "seed", least=0)
+    assert checks.integer(2**63 - 1, "seed", least=0) == 2**63 - 1
+    with pytest.raises(ValueError, match=r"`seed` must be an integer >= 0 and < 2\*\*63; got 9"):
+        checks.integer(2**63, "seed", least=0)

@@ -70,6 +70,7 @@ def test_each_step_uses_its_own_noise_once_and_in_order(k):
         return (3 * state + u) % 1_000_003
 
     forgets_nothing = SimpleNamespace(
+        uniforms_per_step=(2, 2),
         gibbs_vhv=lambda v, u: (step(v, u),),
         gibbs_hvh=lambda h, u: (None, None, step(h, u) + 1, None, None, step(h, u)),
     )
@@ -100,14 +101,22 @@ def test_k_steps_by_hand(rbm, layer):
     [
         (0, "`k` must be an integer >= 1; got 0"),
         (2.0, "`k` must be an integer >= 1; got 2.0"),
-        (2, r"`noise` must hold k=2 steps; got shape \(3, 6, 7\)"),
-        (40, r"`noise` must hold k=40 steps; got shape \(3, 6, 7\)"),
+        (2, r"`noise` must have shape \(2, 6, 7\), .*; got \(3, 6, 7\)"),
+        (40, r"`noise` must have shape \(40, 6, 7\), .*; got \(3, 6, 7\)"),
     ],
 )
 def test_bad_k(function, k, message, layer):
     start = coins(6, 3 if function is sampling.gibbs_hvh else 4)
     with pytest.raises(ValueError, match=message):
         function(layer, start, sampling.gibbs_noise(layer, 6, 3, 0, 0), k)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 7), (2, 6, 8), (6, 7), (2, 5, 7)])
+@pytest.mark.parametrize("function", [sampling.gibbs_hvh, sampling.gibbs_vhv])
+def test_noise_of_another_shape_is_refused(function, shape, layer):
+    start = coins(6, 3 if function is sampling.gibbs_hvh else 4)
+    with pytest.raises(ValueError, match=r"`noise` must have shape \(2, 6, 7\), .*; got \("):
+        function(layer, start, tf.fill(shape, 0.5), 2)
 
 
 def test_long_chains_reach_the_model(rbm, layer, assert_mean):
