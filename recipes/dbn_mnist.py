@@ -18,7 +18,7 @@ test images) and `metrics.json` with every figure that was printed.
 Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the measured figures):
 
     default      784-1000-1000-10, CD-1, 15 epochs a layer, then 12 epochs of Adam; test error
-                 1.33 % (mean of seeds 1, 2, 3), 4 to 6 minutes
+                 1.33 % (mean of seeds 1, 2, 3), 3 minutes
     tutorial     784-1000-1000-1000-10, CD-1, 100 epochs a layer; the tutorial printed 1.34 % after
                  716 minutes
     smoke        a check that everything works, in seconds; its figures mean nothing
