@@ -157,11 +157,15 @@ def annealed_importance_sampling(
     """
     layer, base, betas, seed = _start(rbm, base_rates, temperatures, schedule, seed)
     chains = checks.integer(chains, "chains")
-    width, dtype = layer.W.shape[0], layer.variable_dtype
-    u = noise.uniforms((chains, layer.uniforms_per_step[0]), seed, 0, noise.Stream.ANNEAL)
-    v = layer.visible.sample(tf.broadcast_to(base, (chains, width)), tf.cast(u, dtype))
-    growth = _anneal(layer, v, chains, base, betas, seed, tf.constant(1, tf.int64), False)
-    found = LogPartition.from_log_weights(_log_z0(layer, base) + growth.numpy())
+    growth = []
+    for block, at in enumerate(range(0, chains, _CHAINS_AT_ONCE)):
+        count, first = min(_CHAINS_AT_ONCE, chains - at), block * len(betas)
+        shape = (count, layer.uniforms_per_step[0])
+        u = noise.uniforms(shape, seed, first, noise.Stream.ANNEAL)
+        v = layer.visible.sample(tf.broadcast_to(base, (count, len(base))), u)
+        first = tf.constant(first + 1, tf.int64)
+        growth.append(_anneal(layer, v, count, base, betas, seed, first, False).numpy())
+    found = LogPartition.from_log_weights(_log_z0(layer, base) + np.concatenate(growth))
     _warn_of_few(found, chains)
     return found
 
@@ -223,10 +227,13 @@ def raise_log_likelihood(
 
     Raises:
         ValueError: If an argument is out of its range, or the layer is not built.
+
+    Warns:
+        RuntimeWarning: If x holds grey levels: their figure is not the log of a probability.
     """
     layer, base, betas, seed = _start(rbm, base_rates, temperatures, schedule, seed)
     chains = checks.integer(chains, "chains")
-    x = checks.cases(x, layer.visible, "x", layer.W.shape[0])
+    x = checks.states(x, layer.visible, "x", layer.W.shape[0])
     v = tf.repeat(x, chains, axis=0)
     growth = _anneal_down(layer, v, base, betas, seed).reshape(-1, chains)
     top = -growth.min(axis=1, keepdims=True)

@@ -1,13 +1,14 @@
 """Checks at the door: bad input gets an error that names it before anything is trained."""
 
 import operator
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from dbn.layers import RBMLayer
 
-__all__ = ["built_layer", "cases", "integer", "valid"]
+__all__ = ["built_layer", "cases", "integer", "states", "valid"]
 
 
 def integer(value, name, least=1):
@@ -68,6 +69,23 @@ def cases(x, units, name="x", width=None):
         raise ValueError(
             f"`{name}` must lie in [{units.low:g}, {units.high:g}] for {units.name} units; got "
             f"values from {low:g} to {high:g}.{hint}"
+        )
+    return x
+
+
+def states(x, units, name="x", width=None):
+    """Checks cases as `cases` does, and warns if they are no states that the units can be in.
+
+    Warns:
+        RuntimeWarning: If x holds values between 0 and 1 for Bernoulli units.
+    """
+    x = cases(x, units, name, width)
+    if units.name == "bernoulli" and bool(tf.reduce_any((x != 0) & (x != 1))):
+        warnings.warn(
+            f"`{name}` holds values between 0 and 1, which Bernoulli units never have: the figure "
+            "is not the log of a probability. Binarise them, and say how.",
+            RuntimeWarning,
+            stacklevel=3,
         )
     return x
 

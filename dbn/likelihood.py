@@ -132,9 +132,8 @@ def log_likelihood(rbm, x, log_partition=None):
 
     Args:
         rbm: An `RBMLayer`, or an `RBM`, built.
-        x: Cases `(cases, visible)`, in the range of the visible units. For Bernoulli units they
-            should be binary: the figure depends on how grey levels were binarised, and that of
-            grey levels themselves is not the log of a probability.
+        x: Cases `(cases, visible)`, values that the visible units can have: binarised, for
+            Bernoulli units. The figure depends on how grey levels were binarised.
         log_partition: A `LogPartition`, of this RBM as it is now. The default is that of
             `estimate_log_partition` from the means of x.
 
@@ -144,6 +143,9 @@ def log_likelihood(rbm, x, log_partition=None):
     Raises:
         ValueError: If x has another width or range, or the layer is not built.
 
+    Warns:
+        RuntimeWarning: If x holds grey levels: their figure is not the log of a probability.
+
     Example:
 
     >>> layer = dbn.RBMLayer(3, kernel_initializer="zeros")
@@ -152,7 +154,7 @@ def log_likelihood(rbm, x, log_partition=None):
     -4.0
     """
     layer = checks.built_layer(rbm)
-    x = checks.cases(x, layer.visible, "x", layer.W.shape[0])
+    x = checks.states(x, layer.visible, "x", layer.W.shape[0])
     if log_partition is None:
         log_partition = estimate_log_partition(layer, tf.reduce_mean(x, axis=0))
     parts = range(0, len(x), _CASES_AT_ONCE)
@@ -204,7 +206,7 @@ def variational_lower_bound(stack, x, log_partition=None, samples=10, seed=0):
                 f"Layer {number + 1} of the stack has not been pretrained: `pretrain`."
             )
     layers = [rbm.layer for rbm in stack.rbms]
-    x = checks.cases(x, layers[0].visible, "x", layers[0].W.shape[0])
+    x = checks.states(x, layers[0].visible, "x", layers[0].W.shape[0])
     samples, seed = checks.integer(samples, "samples"), checks.integer(seed, "seed", least=0)
     if log_partition is None:
         means = x

@@ -153,6 +153,14 @@ def test_the_seed_governs_and_an_rbm_serves_as_well_as_its_layer(rbm):
     assert annealed_importance_sampling(layer, RATES, 50, 20, seed=4) != first
 
 
+def test_many_chains_are_run_in_blocks_with_noise_of_their_own(rbm):
+    found = annealed_importance_sampling(rbm.layer(), RATES, 1200, 40)
+    assert found.value == pytest.approx(rbm.log_partition(), abs=4 * found.standard_error)
+    half = annealed_importance_sampling(rbm.layer(), RATES, 512, 40)
+    assert found.standard_error == pytest.approx(half.standard_error * (512 / 1200) ** 0.5, rel=0.2)
+    assert 0 < abs(found.value - half.value)
+
+
 def test_changed_weights_are_seen(rbm):
     layer = rbm.layer()
     before = annealed_importance_sampling(layer, chains=500, temperatures=50).value
@@ -234,6 +242,11 @@ def test_few_effective_chains_are_warned_of(reference):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         annealed_importance_sampling(rbm.layer(), chains=200, temperatures=2000)
+
+
+def test_grey_levels_are_warned_of(rbm):
+    with pytest.warns(RuntimeWarning, match="`x` holds values between 0 and 1.* Binarise"):
+        raise_log_likelihood(rbm.layer(), np.full((1, 5), 0.5), temperatures=3)
 
 
 # Bad input

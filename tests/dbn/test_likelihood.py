@@ -208,6 +208,12 @@ def test_log_likelihood_of_a_larger_rbm_is_estimated_from_the_means_of_the_cases
     assert 0 < found.high - found.low < 0.1
 
 
+def test_grey_levels_are_warned_of(reference):
+    x = np.full((2, 6), 0.5)
+    with pytest.warns(RuntimeWarning, match="`x` holds values between 0 and 1.* Binarise"):
+        likelihood.log_likelihood(reference.random(6, 4).layer(), x)
+
+
 @pytest.mark.parametrize("x", [np.zeros((2, 5)), np.full((2, 6), 1.5), np.zeros((0, 6))])
 def test_log_likelihood_refuses(x, reference):
     with pytest.raises(ValueError, match="`x`"):
