@@ -6,8 +6,8 @@ at beta = 1 (Salakhutdinov & Murray 2008, section 4.1):
     log f(v; beta) = v . (base + beta (vbias - base)) - visible.energy(v)
                      + hidden.cumulant(beta (hbias + v W))
 
-with as many normalised ends as there are units: log Z at beta = 0 is known. A Gibbs step at beta,
-reversible with respect to f(.; beta), leads from one to the next.
+At beta = 0 all units are independent, so log Z is known there. A Gibbs step at beta, reversible
+with respect to f(.; beta), leads from one to the next.
 """
 
 import math
@@ -22,6 +22,7 @@ from dbn import checks, noise
 __all__ = [
     "LogPartition",
     "annealed_importance_sampling",
+    "check_arguments",
     "inverse_temperatures",
     "raise_log_likelihood",
     "reverse_annealed_importance_sampling",
@@ -145,7 +146,7 @@ def annealed_importance_sampling(
 
     Warns:
         RuntimeWarning: If the effective sample size is under 30: neither the value nor the interval
-            can be trusted then. More temperatures help, more chains hardly.
+            can be trusted then. A large one does not show that every mode was found.
 
     Example:
 
@@ -155,16 +156,17 @@ def annealed_importance_sampling(
     >>> abs(found.value - dbn.likelihood.exact_log_partition(layer).value) < 0.5
     True
     """
-    layer, base, betas, seed = _start(rbm, base_rates, temperatures, schedule, seed)
-    chains = checks.integer(chains, "chains")
-    growth = []
+    layer, base, chains, betas, seed = check_arguments(
+        rbm, base_rates, chains, temperatures, schedule, seed
+    )
+    growth, stream = [], noise.Stream.ANNEAL
     for block, at in enumerate(range(0, chains, _CHAINS_AT_ONCE)):
         count, first = min(_CHAINS_AT_ONCE, chains - at), block * len(betas)
         shape = (count, layer.uniforms_per_step[0])
-        u = noise.uniforms(shape, seed, first, noise.Stream.ANNEAL)
+        u = noise.uniforms(shape, seed, first, stream)
         v = layer.visible.sample(tf.broadcast_to(base, (count, len(base))), u)
         first = tf.constant(first + 1, tf.int64)
-        growth.append(_anneal(layer, v, count, base, betas, seed, first, False).numpy())
+        growth.append(_anneal(layer, v, count, base, betas, seed, first, stream).numpy())
     found = LogPartition.from_log_weights(_log_z0(layer, base) + np.concatenate(growth))
     _warn_of_few(found, chains)
     return found
@@ -192,10 +194,13 @@ def reverse_annealed_importance_sampling(
 
     Raises:
         ValueError: If an argument is out of its range, or the layer is not built.
+
+    Warns:
+        RuntimeWarning: If the effective sample size is under 30, or the samples are means.
     """
-    layer, base, betas, seed = _start(rbm, base_rates, temperatures, schedule, seed)
-    v = checks.cases(samples, layer.visible, "samples", layer.W.shape[0])
-    growth = _anneal_down(layer, v, base, betas, seed)
+    layer, base, _, betas, seed = check_arguments(rbm, base_rates, 1, temperatures, schedule, seed)
+    v = checks.states(samples, layer.visible, "samples", layer.W.shape[0])
+    growth = _anneal_down(layer, v, base, betas, seed, noise.Stream.REVERSE)
     found = LogPartition.from_log_weights(-(_log_z0(layer, base) + growth), sign=-1)
     _warn_of_few(found, len(v))
     return found
@@ -204,12 +209,14 @@ def reverse_annealed_importance_sampling(
 def raise_log_likelihood(
     rbm, x, base_rates=None, chains=1, temperatures=3000, schedule="linear", seed=0
 ):
-    """Bounds log p(v) of each case from below, in expectation, by RAISE.
+    """Estimates log p(v) of each case conservatively, by RAISE.
 
     Reverse AIS estimator (Burda, Grosse & Salakhutdinov 2015): annealing downwards from the cases
     themselves gives an unbiased estimate of the probability of each under the model that AIS with
-    these temperatures is; its log is too low on average, and the more so the fewer temperatures.
-    Where it and AIS agree, both are right.
+    these temperatures is, so its log is a lower bound, in expectation, on the log-probability under
+    that annealed model; averaged over cases of the RBM's own distribution, on that under the RBM
+    too. A gap to the figure by `annealed_importance_sampling` shows that more temperatures are
+    needed; agreement does not exclude a mode of the model that neither visits.
 
     Args:
         rbm: An `RBMLayer`, or an `RBM`, built.
@@ -231,18 +238,23 @@ def raise_log_likelihood(
     Warns:
         RuntimeWarning: If x holds grey levels: their figure is not the log of a probability.
     """
-    layer, base, betas, seed = _start(rbm, base_rates, temperatures, schedule, seed)
-    chains = checks.integer(chains, "chains")
+    layer, base, chains, betas, seed = check_arguments(
+        rbm, base_rates, chains, temperatures, schedule, seed
+    )
     x = checks.states(x, layer.visible, "x", layer.W.shape[0])
-    v = tf.repeat(x, chains, axis=0)
-    growth = _anneal_down(layer, v, base, betas, seed).reshape(-1, chains)
+    growth = _anneal_down(layer, x, base, betas, seed, noise.Stream.RAISE, chains)
+    growth = growth.reshape(-1, chains)
     top = -growth.min(axis=1, keepdims=True)
     inverse = np.log(np.mean(np.exp(-growth - top), axis=1)) + top[:, 0]
     return inverse - layer.free_energy(x).numpy().astype(np.float64) - _log_z0(layer, base)
 
 
-def _start(rbm, base_rates, temperatures, schedule, seed):
-    """Checks the common arguments; returns layer, base biases, inverse temperatures and seed."""
+def check_arguments(rbm, base_rates=None, chains=500, temperatures=3000, schedule="linear", seed=0):
+    """Checks the arguments of `annealed_importance_sampling`, and raises as it does.
+
+    Returns:
+        The layer, the base biases, the number of chains, the inverse temperatures and the seed.
+    """
     layer = checks.built_layer(rbm)
     betas = inverse_temperatures(temperatures, schedule)
     if base_rates is None:
@@ -256,7 +268,8 @@ def _start(rbm, base_rates, temperatures, schedule, seed):
         rates = checks.cases(rates[None], layer.visible, "base_rates", layer.W.shape[0])[0]
         base = layer.visible.bias_from_mean(tf.cast(rates, layer.variable_dtype))
     seed = tf.constant(checks.integer(seed, "seed", least=0), tf.int64)
-    return layer, base, tf.constant(betas, layer.variable_dtype), seed
+    chains = checks.integer(chains, "chains")
+    return layer, base, chains, tf.constant(betas, layer.variable_dtype), seed
 
 
 def _log_z0(layer, base):
@@ -268,28 +281,33 @@ def _log_z0(layer, base):
 
 def _warn_of_few(found, chains):
     if found.effective_sample_size < _FEWEST_EFFECTIVE:
+        more = "chains" if chains < _FEWEST_EFFECTIVE else "temperatures"
         warnings.warn(
             f"The effective sample size of the estimate of log Z is "
             f"{found.effective_sample_size:.1f} of {chains} chains, under {_FEWEST_EFFECTIVE}: "
-            "neither the value nor its interval can be trusted. Give more temperatures.",
+            f"neither the value nor its interval can be trusted. Give more {more}.",
             RuntimeWarning,
             stacklevel=3,
         )
 
 
-def _anneal_down(layer, v, base, betas, seed):
-    """Anneals states down to beta = 0, some at a time; returns a float64 array `(states,)`."""
-    found = []
-    for block, at in enumerate(range(0, len(v), _CHAINS_AT_ONCE)):
+def _anneal_down(layer, v, base, betas, seed, stream, chains=1):
+    """Anneals states down to beta = 0, so many chains from each, some at a time.
+
+    Returns:
+        float64 array `(states * chains,)`.
+    """
+    found, total = [], len(v) * chains
+    for block, at in enumerate(range(0, total, _CHAINS_AT_ONCE)):
         first = tf.constant(block * len(betas), tf.int64)
-        part = v[at : at + _CHAINS_AT_ONCE]
-        growth = _anneal(layer, part, len(part), base, betas, seed, first, True)
+        part = tf.gather(v, tf.range(at, min(at + _CHAINS_AT_ONCE, total)) // chains)
+        growth = _anneal(layer, part, len(part), base, betas, seed, first, stream)
         found.append(growth.numpy())
     return np.concatenate(found)
 
 
 @tf.function(reduce_retracing=True)
-def _anneal(layer, v, states, base, betas, seed, first, down):
+def _anneal(layer, v, states, base, betas, seed, first, stream):
     """Leads states along the inverse temperatures; returns sum_k log f(v; b_k) - log f(v; b_k-1).
 
     Upwards, v is taken before the Gibbs step at b_k; downwards, after it.
@@ -297,7 +315,7 @@ def _anneal(layer, v, states, base, betas, seed, first, down):
     v = tf.ensure_shape(tf.cast(v, layer.variable_dtype), (states, layer.W.shape[0]))
     steps = tf.shape(betas)[0] - 1
     shape = (states, sum(layer.uniforms_per_step))
-    stream = noise.Stream.ANNEAL_DOWN if down else noise.Stream.ANNEAL
+    down = stream != noise.Stream.ANNEAL
 
     def draw(k):
         return _draw(shape, seed, first + tf.cast(k, tf.int64), stream)

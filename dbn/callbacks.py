@@ -11,8 +11,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from dbn import checks, images, likelihood
+from dbn.annealing import check_arguments
 from dbn.training import RBM
 
 __all__ = ["LogLikelihood", "SaveChains", "SaveFilters", "SaveReconstructions"]
@@ -51,12 +53,15 @@ class LogLikelihood(keras.callbacks.Callback):
         self.x = x
         self.every = checks.integer(every, "every")
         self.name = name
-        self.base_rates = np.mean(x, axis=0) if base_rates is None else base_rates
+        self.base_rates = base_rates
         self.annealing = annealing
 
     def on_train_begin(self, logs=None):
         layer = checks.built_layer(self.model)
-        checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+        x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+        if self.base_rates is None:
+            self.base_rates = tf.reduce_mean(x, axis=0)
+        check_arguments(layer, self.base_rates, **self.annealing)
 
     def on_epoch_end(self, epoch, logs=None):
         if int(self.model.epochs) % self.every:

@@ -94,13 +94,16 @@ def built_layer(rbm):
     """Returns the built `RBMLayer` that is given, or that of the `RBM` that is given.
 
     Raises:
-        ValueError: If it is neither, or not built.
+        ValueError: If it is neither, not built, or holds NaN or infinity.
     """
     layer = getattr(rbm, "layer", rbm)
     if not isinstance(layer, RBMLayer):
         raise ValueError(f"`rbm` must be an RBM or an RBMLayer; got {rbm!r}.")
     if not layer.built:
         raise ValueError("The RBM is not built: `fit` it, or call `build((None, visible))`.")
+    for name in ("W", "hbias", "vbias"):
+        if not bool(tf.reduce_all(tf.math.is_finite(getattr(layer, name)))):
+            raise ValueError(f"The RBM's {name} holds NaN or infinity.")
     return layer
 
 

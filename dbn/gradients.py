@@ -1,5 +1,7 @@
 """Changes of the gradient of an RBM's cost, between contrastive divergence and the optimizer."""
 
+import weakref
+
 import keras
 import tensorflow as tf
 
@@ -16,10 +18,10 @@ class Centered(keras.layers.Layer):
 
         dW' = dW - db l^T - m dc^T        db' = db - dW' l        dc' = dc - dW'^T m
 
-    so what the weights learn no longer depends on whether a pixel is stored as x or as 1 - x, and
-    training is faster and more stable. The offsets are moving averages of the data and of the mean
-    hidden activations that they give; at first, plain averages. It composes with every optimizer
-    and unit type. A model of this package, `RBM(layer, gradient=Centered())`, calls it.
+    so what the weights learn by SGD, with or without momentum, no longer depends on whether a pixel
+    is stored as x or as 1 - x. The offsets are moving averages of the data and of the mean
+    hidden activations that they give; at first, plain averages. It can be used with every
+    optimizer and unit type. A model of this package, `RBM(layer, gradient=Centered())`, calls it.
 
     Args:
         rate: Weight of a new batch in the moving averages, in (0, 1].
@@ -45,6 +47,7 @@ class Centered(keras.layers.Layer):
             raise ValueError(f"`rate` must be in (0, 1]; got {rate!r}.")
         super().__init__(**kwargs)
         self.rate = float(rate)
+        self._served = None
 
     def build(self, shape):
         """Creates the offsets, for weights of the shape `(visible, hidden)`."""
@@ -52,6 +55,21 @@ class Centered(keras.layers.Layer):
             self.add_weight(name=name, shape=(units,), initializer="zeros", trainable=False)
             for name, units in zip(("visible_offset", "hidden_offset"), shape, strict=True)
         )
+
+    def serve(self, rbm):
+        """Creates the offsets for an RBM that is being built.
+
+        Raises:
+            ValueError: If this object serves another RBM already: their offsets would mix.
+        """
+        served = self._served and self._served()
+        if served not in (None, rbm):
+            raise ValueError(
+                f"`gradient` serves {served.name!r} already: give each RBM a `Centered` of its own."
+            )
+        self._served = weakref.ref(rbm)
+        if not self.built:
+            self.build(tuple(rbm.layer.W.shape))
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -82,6 +100,6 @@ class Centered(keras.layers.Layer):
         Returns:
             The three centered gradients, in the same order.
         """
-        m, n = self.visible_offset.value, self.hidden_offset.value
+        m, n = (tf.cast(x.value, W.dtype) for x in (self.visible_offset, self.hidden_offset))
         W -= vbias[:, None] * n[None, :] + m[:, None] * hbias[None, :]
         return W, hbias - tf.linalg.matvec(W, m, transpose_a=True), vbias - tf.linalg.matvec(W, n)

@@ -9,6 +9,7 @@ from dbn import checks, noise
 from dbn.annealing import (
     LogPartition,
     annealed_importance_sampling,
+    check_arguments,
     raise_log_likelihood,
     reverse_annealed_importance_sampling,
 )
@@ -74,7 +75,9 @@ def exact_log_partition(rbm):
     7.0
     """
     layer = checks.built_layer(rbm)
-    W, vbias, hbias = (tf.cast(x, tf.float64) for x in (layer.W, layer.vbias, layer.hbias))
+    # Weights rounded as under a mixed policy the layer rounds them before it multiplies.
+    W = tf.cast(tf.cast(layer.W, layer.compute_dtype), tf.float64)
+    vbias, hbias = (tf.cast(x, tf.float64) for x in (layer.vbias, layer.hbias))
     sides = [(layer.hidden, hbias, layer.visible, vbias, tf.transpose(W))]
     sides.append((layer.visible, vbias, layer.hidden, hbias, W))
     sides = [side for side in sides if side[0].name == "bernoulli"]
@@ -121,6 +124,7 @@ def estimate_log_partition(rbm, base_rates=None, **annealing):
         ValueError: As `annealed_importance_sampling` does.
     """
     layer = checks.built_layer(rbm)
+    check_arguments(layer, base_rates, **annealing)
     sides = ((layer.visible, layer.W.shape[0]), (layer.hidden, layer.units))
     if any(units.name == "bernoulli" and n <= _QUICKLY_ENUMERATED for units, n in sides):
         return exact_log_partition(layer)
@@ -194,12 +198,17 @@ def variational_lower_bound(stack, x, log_partition=None, samples=10, seed=0):
         seed: Integer that they come from.
 
     Returns:
-        `LogLikelihood` of the bound, in nats per case; its interval is that of log Z, which an
-        underestimate by annealed importance sampling shifts upwards.
+        `LogLikelihood` of the bound, in nats per case; its interval is that of log Z. Where
+        annealed importance sampling underestimates log Z, the figure is too high, and no bound.
 
     Raises:
         ValueError: If a layer has not been pretrained, or x has another width or range.
+
+    Warns:
+        RuntimeWarning: If x holds grey levels: their figure is not the log of a probability.
     """
+    if not hasattr(stack, "rbms"):
+        raise ValueError(f"`stack` must be a DBN; got {stack!r}.")
     for number, rbm in enumerate(stack.rbms):
         if not rbm.built or not int(rbm.epochs):
             raise ValueError(
@@ -229,9 +238,8 @@ def _bound_by_sample(layers, v, seed, step):
         draw = step * len(layers) + number
         shape = (len(v), layer.uniforms_per_step[1])
         u = noise.uniforms(shape, seed, draw, noise.Stream.RECOGNITION)
-        pre_activation, mean, h = layer.sample_h_given_v(v, u)
-        # The entropy: -log p(h | v) is linear in h, whose mean is known.
-        total -= layer.hidden.log_prob(mean, pre_activation)
+        pre_activation, _, h = layer.sample_h_given_v(v, u)
+        total -= layer.hidden.log_prob(h, pre_activation)
         v = tf.cast(v, layer.variable_dtype)
         total += layer.visible.log_prob(v, layer.propdown(h)[0])
         v = h

@@ -21,8 +21,9 @@ class Stream(enum.IntEnum):
     START = 4
     METRIC = 5
     ANNEAL = 6
-    ANNEAL_DOWN = 7
-    RECOGNITION = 8
+    REVERSE = 7
+    RAISE = 8
+    RECOGNITION = 9
 
 
 def _key(seed, step, stream):

@@ -287,7 +287,7 @@ def _activations(rbm, x):
             W, hbias = tf.identity(rbm.layer.W), tf.identity(rbm.layer.hbias)
 
         def up(v):
-            return rbm.layer.hidden.mean(tf.matmul(v, W) + hbias)
+            return rbm.layer.hidden.mean(tf.matmul(tf.cast(v, W.dtype), W) + hbias)
 
         return batches.stream(x, rbm.layer.visible, rbm.layer.W.shape[0])[0].map(up)
     # In one piece and in a graph, where every operation writes over what the one before it wrote:

@@ -127,8 +127,8 @@ class RBM(Trainer):
         """Creates the layer's variables, the chains and the counters."""
         if not self.layer.built:
             self.layer.build(input_shape)
-        if self.gradient is not None and not self.gradient.built:
-            self.gradient.build(tuple(self.layer.W.shape))
+        if self.gradient is not None:
+            self.gradient.serve(self)
         self.chain = None
         if self.persistent:
             self.chain = self.add_weight(
@@ -170,7 +170,7 @@ class RBM(Trainer):
     def from_config(cls, config):
         """Returns a model made from what `get_config` returned."""
         parts = {
-            name: keras.saving.deserialize_keras_object(config[name])
+            name: keras.saving.deserialize_keras_object(config.get(name))
             for name in ("layer", "dtype", "gradient")
         }
         return cls(**{**config, **parts})

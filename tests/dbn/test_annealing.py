@@ -249,6 +249,27 @@ def test_grey_levels_are_warned_of(rbm):
         raise_log_likelihood(rbm.layer(), np.full((1, 5), 0.5), temperatures=3)
 
 
+def test_too_few_chains_are_told_from_too_few_temperatures(rbm):
+    with pytest.warns(RuntimeWarning, match="of 10 chains, under 30.* Give more chains"):
+        annealed_importance_sampling(rbm.layer(), RATES, 10, 500)
+
+
+def test_means_as_samples_are_warned_of(rbm):
+    samples = np.repeat(rbm.states(5), 4, 0)
+    samples[0, 0] = 0.5
+    with pytest.warns(RuntimeWarning, match="`samples` holds values between 0 and 1"):
+        reverse_annealed_importance_sampling(rbm.layer(), samples, RATES, 50)
+
+
+def test_no_two_estimates_share_their_noise(rbm):
+    """From one state: the two downward runs differ, since each has numbers of its own."""
+    layer, x = rbm.layer(), rbm.states(5)[:1]
+    raised = raise_log_likelihood(layer, x, RATES, temperatures=4)[0]
+    with pytest.warns(RuntimeWarning):
+        down = reverse_annealed_importance_sampling(layer, x, RATES, temperatures=4).value
+    assert abs(raised - (-rbm.free_energy(x)[0] - down)) > 1e-3
+
+
 # Bad input
 
 
@@ -300,3 +321,12 @@ def test_bad_cases(rbm, x):
 def test_bad_models(rbm, message):
     with pytest.raises(ValueError, match=message):
         annealing.annealed_importance_sampling(rbm)
+
+
+@pytest.mark.parametrize("name", ["W", "hbias", "vbias"])
+def test_parameters_that_are_not_finite(rbm, name):
+    layer = rbm.layer()
+    getattr(layer, name).assign(np.nan * getattr(layer, name))
+    for figure in (annealed_importance_sampling, dbn.likelihood.exact_log_partition):
+        with pytest.raises(ValueError, match=f"The RBM's {name} holds NaN or infinity"):
+            figure(layer)

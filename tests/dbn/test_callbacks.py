@@ -205,6 +205,9 @@ def test_watching_the_log_likelihood_changes_nothing():
         (X[:, :4], {}, "`x` must have width 6"),
         (2 * X, {}, "`x` must lie in"),
         (X, {"every": 0}, "`every` must be an integer >= 1"),
+        (X, {"chains": 0}, "`chains` must be an integer >= 1"),
+        (X, {"schedule": "cosine"}, "Unknown `schedule` 'cosine'"),
+        (X, {"base_rates": np.full(4, 0.5)}, "`base_rates` must have width 6"),
     ],
 )
 def test_log_likelihood_refuses_before_training(x, arguments, message):

@@ -86,6 +86,23 @@ def model(**kwargs):
     return rbm
 
 
+def test_float64(reference):
+    layer = dbn.RBMLayer(4, dtype="float64")
+    rbm = dbn.RBM(layer, seed=0, gradient=Centered())
+    rbm.compile(keras.optimizers.SGD(0.1))
+    rbm.fit(X, verbose=0)
+    assert layer.W.dtype == "float64"
+    assert np.all(np.isfinite(layer.W))
+
+
+def test_one_object_serves_one_rbm():
+    gradient = Centered()
+    first, second = dbn.RBM(4, gradient=gradient, name="first"), dbn.RBM(4, gradient=gradient)
+    first.build((None, 5))
+    with pytest.raises(ValueError, match="`gradient` serves 'first' already"):
+        second.build((None, 5))
+
+
 def values(rbm):
     return [np.array(w) for w in rbm.weights]
 

@@ -323,3 +323,10 @@ def test_an_unreadable_file(x, tmp_path, damage):
     )
     with pytest.raises(ValueError, match=r"stack\.keras"):
         keras.saving.load_model(path)
+
+
+def test_float64_layers_train_on_a_dataset(x):
+    stack = dbn.DBN([dbn.RBMLayer(n, dtype="float64") for n in (7, 5)], dtype="float64")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(10)
+    stack.pretrain(data, epochs=1, optimizer=sgd(), verbose=0)
+    assert all(np.all(np.isfinite(w)) and w.dtype == np.float64 for w in weights(stack))
