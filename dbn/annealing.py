@@ -243,9 +243,7 @@ def raise_log_likelihood(
     )
     x = checks.states(x, layer.visible, "x", layer.W.shape[0])
     growth = _anneal_down(layer, x, base, betas, seed, noise.Stream.RAISE, chains)
-    growth = growth.reshape(-1, chains)
-    top = -growth.min(axis=1, keepdims=True)
-    inverse = np.log(np.mean(np.exp(-growth - top), axis=1)) + top[:, 0]
+    inverse = np.logaddexp.reduce(-growth.reshape(-1, chains), axis=1) - np.log(chains)
     return inverse - layer.free_energy(x).numpy().astype(np.float64) - _log_z0(layer, base)
 
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from dbn import checks, noise
 
-__all__ = ["first_cases", "numbered", "rows", "slices", "stream", "take"]
+__all__ = ["first_cases", "numbered", "rows", "slices", "stream", "take", "untuned"]
 
 
 def rows(count, batch_size, shuffle, seed, epoch):
@@ -31,17 +31,19 @@ def rows(count, batch_size, shuffle, seed, epoch):
     batches = tf.data.Dataset.from_tensors(0).flat_map(one_epoch)
     length = whole + (count % batch_size > 0)
     batches = batches.take(length).apply(tf.data.experimental.assert_cardinality(length))
-    return _untuned(batches.prefetch(64))
+    return untuned(batches.prefetch(64))
 
 
 def slices(x, batch_size):
     """Makes a Dataset of the batches of an array in its order, `(cases of the batch, width)`."""
-    return _untuned(tf.data.Dataset.from_tensor_slices(x).batch(batch_size))
+    return untuned(tf.data.Dataset.from_tensor_slices(x).batch(batch_size))
 
 
-def _untuned(batches):
-    # There is nothing to tune in reading an array, and the end of an iteration now and then waits
-    # two seconds for the tuner's thread.
+def untuned(batches):
+    """Returns a Dataset without tf.data's tuner, for one that has nothing to tune.
+
+    The end of an iteration now and then waits two seconds for the tuner's thread.
+    """
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)

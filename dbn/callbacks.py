@@ -58,9 +58,10 @@ class LogLikelihood(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         layer = checks.built_layer(self.model)
-        x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+        # A tensor from here on: an array would be copied into one after every epoch.
+        self.x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
         if self.base_rates is None:
-            self.base_rates = tf.reduce_mean(x, axis=0)
+            self.base_rates = tf.reduce_mean(self.x, axis=0)
         check_arguments(layer, self.base_rates, **self.annealing)
 
     def on_epoch_end(self, epoch, logs=None):

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from dbn import batches
+
 _BLOCK = 1024  # cases handled at a time: large enough to be fast, small enough to be no memory
 
 
@@ -295,11 +297,9 @@ def _read(builder, part: str) -> Split:
         # Many small calls in flight spare the waking of threads: three times faster than AUTOTUNE.
         num_parallel_calls_for_decode=64,
     )
-    # Nothing is left to tune; waiting for the tuner's thread to end takes up to two seconds.
-    config.options.autotune.enabled = False
-    batches = builder.as_dataset(split=part, batch_size=_BLOCK, read_config=config)
+    data = builder.as_dataset(split=part, batch_size=_BLOCK, read_config=config)
     start = 0
-    for batch in batches.as_numpy_iterator():
+    for batch in batches.untuned(data).as_numpy_iterator():
         rows = slice(start, start := start + len(batch["label"]))
         images = batch["image"].reshape(-1, pixels)
         np.divide(images, np.float32(255), out=x[rows])

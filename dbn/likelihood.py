@@ -123,8 +123,7 @@ def estimate_log_partition(rbm, base_rates=None, **annealing):
     Raises:
         ValueError: As `annealed_importance_sampling` does.
     """
-    layer = checks.built_layer(rbm)
-    check_arguments(layer, base_rates, **annealing)
+    layer, *_ = check_arguments(rbm, base_rates, **annealing)
     sides = ((layer.visible, layer.W.shape[0]), (layer.hidden, layer.units))
     if any(units.name == "bernoulli" and n <= _QUICKLY_ENUMERATED for units, n in sides):
         return exact_log_partition(layer)

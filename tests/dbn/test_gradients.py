@@ -79,14 +79,14 @@ def test_offsets_are_plain_averages_at_first_and_moving_ones_later(reference):
             np.testing.assert_allclose(gradient.visible_offset, X[:28].mean(0), rtol=1e-5)
 
 
-def model(**kwargs):
+def model():
     layer = dbn.RBMLayer(4, kernel_initializer=keras.initializers.RandomNormal(seed=1))
-    rbm = dbn.RBM(layer, k=2, persistent=True, chains=6, seed=5, gradient=Centered(), **kwargs)
+    rbm = dbn.RBM(layer, k=2, persistent=True, chains=6, seed=5, gradient=Centered())
     rbm.compile(keras.optimizers.SGD(0.1, momentum=0.5))
     return rbm
 
 
-def test_float64(reference):
+def test_float64():
     layer = dbn.RBMLayer(4, dtype="float64")
     rbm = dbn.RBM(layer, seed=0, gradient=Centered())
     rbm.compile(keras.optimizers.SGD(0.1))
