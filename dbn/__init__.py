@@ -16,7 +16,17 @@ except ImportError as error:
 if keras.backend.backend() != "tensorflow":
     raise ImportError(_BACKEND_NEEDED.format(keras.backend.backend()))
 
-from dbn import callbacks, data, gradients, images, likelihood, noise, sampling
+from dbn import (
+    callbacks,
+    data,
+    gradients,
+    images,
+    likelihood,
+    negative,
+    noise,
+    penalties,
+    sampling,
+)
 from dbn.layers import RBMLayer
 from dbn.stack import DBN
 from dbn.training import RBM, contrastive_divergence
@@ -33,6 +43,8 @@ __all__ = [
     "gradients",
     "images",
     "likelihood",
+    "negative",
     "noise",
+    "penalties",
     "sampling",
 ]

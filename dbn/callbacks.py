@@ -5,6 +5,7 @@ A picture bears the number of its epoch, counted from 0 over all calls of `fit` 
 nothing: a model trained with these callbacks equals one trained without, bit for bit.
 """
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -13,19 +14,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import checks, images, likelihood
+from dbn import checks, execution, images, likelihood
 from dbn.annealing import check_arguments
 from dbn.training import RBM
 
-__all__ = ["LogLikelihood", "SaveChains", "SaveFilters", "SaveReconstructions"]
+__all__ = ["Diagnostics", "LogLikelihood", "SaveChains", "SaveFilters", "SaveReconstructions"]
 
 
 class LogLikelihood(keras.callbacks.Callback):
     """Logs the mean log-likelihood of cases, in nats per case, after epochs.
 
     Adds to the logs of `fit` the keys `{name}`, `{name}_low` and `{name}_high` (the 95 % interval
-    that the uncertainty of log Z leaves) and `{name}_seconds`, what that took. Between two such
-    epochs the keys are missing.
+    that the uncertainty of log Z leaves), `{name}_effective_sample_size` (of log Z, where it is
+    estimated) and `{name}_seconds`, what that took. Between two such epochs the keys are missing.
+    Where the optimizer averages the weights (`use_ema=True`), the averages, which `fit` leaves in
+    the end, are measured.
 
     Args:
         x: Cases `(cases, visible)`; binary for Bernoulli units, always binarised the same way.
@@ -68,13 +71,74 @@ class LogLikelihood(keras.callbacks.Callback):
         if int(self.model.epochs) % self.every:
             return
         start = time.perf_counter()
-        log_partition = likelihood.estimate_log_partition(
-            self.model, self.base_rates, **self.annealing
-        )
-        found = likelihood.log_likelihood(self.model, self.x, log_partition)
+        with _averaged(self.model):
+            log_partition = likelihood.estimate_log_partition(
+                self.model, self.base_rates, **self.annealing
+            )
+            found = likelihood.log_likelihood(self.model, self.x, log_partition)
         logs[self.name] = found.mean
         logs[f"{self.name}_low"], logs[f"{self.name}_high"] = found.low, found.high
+        size = log_partition.effective_sample_size
+        if math.isfinite(size):
+            logs[f"{self.name}_effective_sample_size"] = size
         logs[f"{self.name}_seconds"] = time.perf_counter() - start
+
+
+class Diagnostics(keras.callbacks.Callback):
+    """Logs after each epoch what tells early that training goes wrong.
+
+    `weight_norm`: Frobenius norm of W. `saturated_units`: share of hidden units whose mean over the
+    cases is below 0.01 or above 0.99, so that they tell next to nothing apart. `swap_rate`, with
+    `dbn.negative.ParallelTempering`: the lowest of its swap rates.
+
+    Args:
+        x: Cases `(cases, visible)`; some hundred do.
+
+    Raises:
+        ValueError: When training begins, if x does not fit the RBM.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> rbm = dbn.RBM(4)
+    >>> rbm.compile(keras.optimizers.SGD(0.1))
+    >>> history = rbm.fit(x, callbacks=[dbn.callbacks.Diagnostics(x)], verbose=0)
+    >>> history.history["saturated_units"]
+    [0.0]
+    """
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def on_train_begin(self, logs=None):
+        layer = checks.built_layer(self.model)
+        self.x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
+
+    def on_epoch_end(self, epoch, logs=None):
+        layer = self.model.layer
+        mean = tf.reduce_mean(layer.propup(self.x)[1], axis=0)
+        saturated = tf.cast((mean < 0.01) | (mean > 0.99), tf.float32)
+        logs["weight_norm"] = float(tf.norm(layer.W))
+        logs["saturated_units"] = float(tf.reduce_mean(saturated))
+        rates = getattr(self.model.negative, "swap_rates", None)
+        if rates is not None:
+            logs["swap_rate"] = float(tf.reduce_min(rates))
+
+
+@contextlib.contextmanager
+def _averaged(model):
+    """Puts the optimizer's moving averages, if it keeps any, in the place of the weights."""
+    if not model.optimizer.use_ema:
+        yield
+        return
+    # Not Keras' SwapEMAWeights: it swaps by adding and subtracting, which rounds.
+    before = execution.Snapshot(model.trainable_variables)
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    try:
+        yield
+    finally:
+        before.restore()
 
 
 class _SavePictures(keras.callbacks.Callback):

@@ -1,15 +1,15 @@
 """Changes of the gradient of an RBM's cost, between contrastive divergence and the optimizer."""
 
-import weakref
-
 import keras
 import tensorflow as tf
+
+from dbn.parts import Part
 
 __all__ = ["Centered"]
 
 
 @keras.saving.register_keras_serializable(package="dbn")
-class Centered(keras.layers.Layer):
+class Centered(Part):
     """The centered gradient: that of an RBM whose units have offsets taken away.
 
     With offsets m of the visible and l of the hidden units, and dW, db, dc the gradients for W,
@@ -42,12 +42,13 @@ class Centered(keras.layers.Layer):
     >>> history = rbm.fit(x, verbose=0)
     """
 
+    argument = "gradient"
+
     def __init__(self, rate=0.01, **kwargs):
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
             raise ValueError(f"`rate` must be in (0, 1]; got {rate!r}.")
         super().__init__(**kwargs)
         self.rate = float(rate)
-        self._served = None
 
     def build(self, shape):
         """Creates the offsets, for weights of the shape `(visible, hidden)`."""
@@ -55,21 +56,6 @@ class Centered(keras.layers.Layer):
             self.add_weight(name=name, shape=(units,), initializer="zeros", trainable=False)
             for name, units in zip(("visible_offset", "hidden_offset"), shape, strict=True)
         )
-
-    def serve(self, rbm):
-        """Creates the offsets for an RBM that is being built.
-
-        Raises:
-            ValueError: If this object serves another RBM already: their offsets would mix.
-        """
-        served = self._served and self._served()
-        if served not in (None, rbm):
-            raise ValueError(
-                f"`gradient` serves {served.name!r} already: give each RBM a `Centered` of its own."
-            )
-        self._served = weakref.ref(rbm)
-        if not self.built:
-            self.build(tuple(rbm.layer.W.shape))
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -24,6 +24,10 @@ class Stream(enum.IntEnum):
     REVERSE = 7
     RAISE = 8
     RECOGNITION = 9
+    BINARIZE = 10
+    BINARIZE_TEST = 11
+    BINARIZE_GAP = 12
+    SWAP = 13
 
 
 def _key(seed, step, stream):

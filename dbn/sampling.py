@@ -11,7 +11,7 @@ import tensorflow as tf
 from dbn import checks
 from dbn import noise as noise_module
 
-__all__ = ["Samples", "gibbs_hvh", "gibbs_noise", "gibbs_vhv", "sample"]
+__all__ = ["Samples", "gibbs_hvh", "gibbs_noise", "gibbs_vhv", "repeat", "sample"]
 
 # Unrolled, 15 steps compile in about 3 s and run some 10 % faster than a loop; a loop compiles in
 # constant time.
@@ -61,17 +61,31 @@ def _check_noise(layer, states, noise, k):
         )
 
 
-def _repeat(step, state, noise, k):
-    """Applies `state = step(state, noise[i])` k times."""
+def repeat(step, state, noise, k):
+    """Applies `state = step(state, noise[i])` k times.
+
+    Args:
+        step: Function of a state, a tensor or a tuple of them, and of the numbers of one step.
+        state: The first state.
+        noise: Tensor, or tuple of tensors, of length k.
+        k: Number of steps, an integer >= 1.
+
+    Returns:
+        The last state.
+    """
+
+    def at(i):
+        return tf.nest.map_structure(lambda part: part[i], noise)
+
     if k <= _UNROLLED_STEPS:
         for i in range(k):
-            state = step(state, noise[i])
+            state = step(state, at(i))
         return state
     _, state = tf.while_loop(
         lambda i, _: i < k,
-        lambda i, state: (i + 1, step(state, noise[i])),
+        lambda i, state: (i + 1, step(state, at(i))),
         # One step outside the loop gives the state its full structure.
-        (tf.constant(1), step(state, noise[0])),
+        (tf.constant(1), step(state, at(0))),
     )
     return state
 
@@ -97,7 +111,7 @@ def gibbs_hvh(layer, h, noise, k):
         _, _, v, _, _, h = layer.gibbs_hvh(state[-1], uniforms)
         return v, h
 
-    return _repeat(step, (h,), noise, k)
+    return repeat(step, (h,), noise, k)
 
 
 def gibbs_vhv(layer, v, noise, k):
@@ -116,7 +130,7 @@ def gibbs_vhv(layer, v, noise, k):
         ValueError: If k < 1, or the noise is not for k steps of that many chains.
     """
     _check_noise(layer, v, noise, k)
-    return _repeat(lambda v, uniforms: layer.gibbs_vhv(v, uniforms)[-1], v, noise, k)
+    return repeat(lambda v, uniforms: layer.gibbs_vhv(v, uniforms)[-1], v, noise, k)
 
 
 @tf.function(jit_compile=True, reduce_retracing=True)

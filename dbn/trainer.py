@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checks, execution, likelihood
+from dbn import batches, checks, execution, likelihood, noise
 
 __all__ = ["Trainer"]
 
@@ -28,8 +28,9 @@ class Trainer(keras.Model):
 
     A subclass has the attributes `layer` (an `RBMLayer`), `seed`, and, once built, the weights
     `updates` and `epochs` (counters, of which an update advances the first); it defines
-    `draw_noise(v, number)`, the noise of that update, `update(v, noise)`, and
-    `test_step((number, v))`.
+    `prepare(v, number)`, which gives what the update of that number needs of a batch,
+    `update(*prepared)`, `test_step((number, v))`, and `states(v, number, stream)`, what it learns
+    from in place of the cases given.
     """
 
     def __init__(self, **kwargs):
@@ -158,10 +159,12 @@ class Trainer(keras.Model):
         epoch.assign(self.epochs.value)
         bookkeeping = _Bookkeeping(epoch, steps_per_epoch)
         if self._log_gap:
-            bookkeeping.compare(
+            compared = (
                 batches.first_cases(train, _GAP_CASES) if x is None else x[:_GAP_CASES],
                 batches.first_cases(valid, _GAP_CASES),
             )
+            stream = noise.Stream.BINARIZE_GAP
+            bookkeeping.compare(*(self.states(v, i, stream) for i, v in enumerate(compared)))
         # Streams have no resident array; an empty one keeps a single signature.
         self._resident = tf.zeros((0, width)) if x is None else x
         try:
@@ -249,7 +252,7 @@ class Trainer(keras.Model):
 
     def train_step(self, v):
         """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict."""
-        self.update(v, self.draw_noise(v, self.updates.value))
+        self.update(*self.prepare(v, self.updates.value))
         return self.get_metrics_result()
 
     def make_train_function(self, force=False):
@@ -265,11 +268,11 @@ class Trainer(keras.Model):
                 v = tf.gather(resident, element) if rows else element
                 # Rows are of an array that was checked whole.
                 valid = tf.constant(True) if rows else _usable(v, self.layer.visible)
-                return v, self.draw_noise(v, first + number), valid
+                return self.prepare(v, first + number), valid
 
             def step(inputs):
-                v, uniforms, valid = inputs
-                self.update(v, uniforms)
+                prepared, valid = inputs
+                self.update(*prepared)
                 return valid
 
             done, valid = execution.loop(step, iterator, steps, prepare)

@@ -9,6 +9,8 @@ import tensorflow as tf
 from dbn import checks, likelihood, noise, sampling
 from dbn.gradients import Centered
 from dbn.layers import RBMLayer
+from dbn.negative import CD, PCD, NegativePhase
+from dbn.penalties import Sparsity
 from dbn.trainer import Trainer
 
 __all__ = ["RBM", "contrastive_divergence"]
@@ -52,9 +54,14 @@ def contrastive_divergence(layer, v, state, noise, k):
     else:
         end, state = sampling.gibbs_hvh(layer, state, noise, k)
         state = tf.stop_gradient(state)
+    return _cost(layer, v, end), state
+
+
+def _cost(layer, v, end):
+    """Returns the cost of an update: free energy of the data minus that of the chains' end."""
     end = tf.stop_gradient(end)
     cost = tf.reduce_mean(layer.free_energy(v)) - tf.reduce_mean(layer.free_energy(end))
-    return cost + sum(layer.losses), state
+    return cost + sum(layer.losses)
 
 
 @keras.saving.register_keras_serializable(package="dbn")
@@ -67,18 +74,27 @@ class RBM(Trainer):
         persistent: False for CD-k, whose chains start at the data of each update; True for PCD-k,
             whose chains go on from update to update.
         chains: Number of persistent chains, an integer >= 1, independent of the batch size.
+        negative: In place of these three, a `dbn.negative.NegativePhase`: where the samples of the
+            model come from.
         seed: Integer that all random numbers and the data order come from. By default drawn when
             the model is made, so `keras.utils.set_random_seed` governs it.
         gradient: What changes the gradient before the optimizer has it, a
             `dbn.gradients.Centered`; None for the plain gradient, as in the tutorial.
+        sparsity: A `dbn.penalties.Sparsity`, which keeps hidden units mostly off; None for none.
+        binarize: True to draw binary cases from grey levels, anew for each update, each value the
+            probability of a 1 (Salakhutdinov & Murray 2008): what the model learns is then the
+            distribution of stochastically binarised data. Held-out data are drawn once, the same
+            bits every epoch. Needs Bernoulli visible units.
         **kwargs: `name`, `dtype`, `trainable` of `keras.Model`.
 
     `model(v)` gives the mean hidden activations, `(cases, hidden)`.
 
     Attributes:
         layer: The `RBMLayer`.
-        chain: Hidden states of the persistent chains, a weight of shape `(chains, hidden)`, zeros
-            at first as in the tutorial; None for CD.
+        negative: The `NegativePhase`.
+        persistent: Whether it has persistent chains.
+        chain: Their hidden states, a weight of shape `(chains, hidden)` for PCD, zeros at first as
+            in the tutorial; None for CD.
         updates: Number of updates made so far, a weight.
         epochs: Number of epochs finished so far, a weight.
 
@@ -96,7 +112,17 @@ class RBM(Trainer):
     """
 
     def __init__(
-        self, layer, k=1, persistent=False, chains=100, seed=None, gradient=None, **kwargs
+        self,
+        layer,
+        k=1,
+        persistent=False,
+        chains=100,
+        seed=None,
+        gradient=None,
+        binarize=False,
+        negative=None,
+        sparsity=None,
+        **kwargs,
     ):
         if not isinstance(layer, RBMLayer):
             if isinstance(layer, keras.layers.Layer) or not hasattr(layer, "__index__"):
@@ -108,12 +134,34 @@ class RBM(Trainer):
             raise ValueError(
                 f"`gradient` must be None or a `dbn.gradients.Centered`; got {gradient!r}."
             )
+        k, chains = checks.integer(k, "k"), checks.integer(chains, "chains")
+        if negative is None:
+            negative = PCD(k, chains) if persistent else CD(k)
+        elif not isinstance(negative, NegativePhase):
+            raise ValueError(
+                f"`negative` must be a `dbn.negative.NegativePhase`; got {negative!r}."
+            )
+        elif (k, bool(persistent), chains) != (1, False, 100):
+            raise ValueError(
+                "Give either `negative` or `k`, `persistent` and `chains`, not both: a "
+                f"`{type(negative).__name__}` has its own."
+            )
+        if not (sparsity is None or isinstance(sparsity, Sparsity)):
+            raise ValueError(
+                f"`sparsity` must be None or a `dbn.penalties.Sparsity`; got {sparsity!r}."
+            )
+        if sparsity and layer.hidden.name != "bernoulli":
+            raise ValueError(f"`sparsity` needs Bernoulli hidden units; got {layer.hidden.name!r}.")
+        if binarize and layer.visible.name != "bernoulli":
+            raise ValueError(
+                f"`binarize` needs Bernoulli visible units; got {layer.visible.name!r}."
+            )
         super().__init__(**kwargs)
         self.layer = layer
+        self.binarize = bool(binarize)
         self.gradient = gradient
-        self.k = checks.integer(k, "k")
-        self.persistent = bool(persistent)
-        self.chains = checks.integer(chains, "chains")
+        self.negative = negative
+        self.sparsity = sparsity
         self.seed = checks.integer(_default_seed() if seed is None else seed, "seed", least=0)
         self._means = {
             name: keras.metrics.Mean(name=name)
@@ -127,22 +175,35 @@ class RBM(Trainer):
         """Creates the layer's variables, the chains and the counters."""
         if not self.layer.built:
             self.layer.build(input_shape)
-        if self.gradient is not None:
-            self.gradient.serve(self)
-        self.chain = None
-        if self.persistent:
-            self.chain = self.add_weight(
-                name="chain",
-                shape=(self.chains, self.layer.units),
-                initializer="zeros",
-                trainable=False,
-            )
+        for part in (self.gradient, self.negative, self.sparsity):
+            if part is not None:
+                part.serve(self)
         self.updates, self.epochs = (
             self.add_weight(
                 name=name, shape=(), initializer="zeros", dtype="int64", trainable=False
             )
             for name in ("updates", "epochs")
         )
+
+    @property
+    def k(self):
+        """Number of Gibbs steps an update."""
+        return self.negative.k
+
+    @property
+    def persistent(self):
+        """Whether there are persistent chains."""
+        return self.negative.chains is not None
+
+    @property
+    def chains(self):
+        """Number of persistent chains, None for CD."""
+        return self.negative.chains
+
+    @property
+    def chain(self):
+        """Hidden states of the persistent chains, a weight; None for CD."""
+        return self.negative.chain
 
     def call(self, v):
         """Returns the mean hidden activations, `(cases, hidden)`."""
@@ -159,11 +220,11 @@ class RBM(Trainer):
             "dtype": keras.saving.serialize_keras_object(self.dtype_policy),
             "trainable": self.trainable,
             "layer": keras.saving.serialize_keras_object(self.layer),
-            "k": self.k,
-            "persistent": self.persistent,
-            "chains": self.chains,
+            "negative": keras.saving.serialize_keras_object(self.negative),
+            "sparsity": keras.saving.serialize_keras_object(self.sparsity),
             "seed": self.seed,
             "gradient": keras.saving.serialize_keras_object(self.gradient),
+            "binarize": self.binarize,
         }
 
     @classmethod
@@ -171,7 +232,7 @@ class RBM(Trainer):
         """Returns a model made from what `get_config` returned."""
         parts = {
             name: keras.saving.deserialize_keras_object(config.get(name))
-            for name in ("layer", "dtype", "gradient")
+            for name in ("layer", "dtype", "gradient", "negative", "sparsity")
         }
         return cls(**{**config, **parts})
 
@@ -223,7 +284,7 @@ class RBM(Trainer):
             optimizer, run_eagerly, steps_per_execution, jit_compile, "free_energy_gap" in metrics
         )
         self._log_names = tuple(metrics)
-        self._run_draw = self._compiled(self._draw, self.jit_compile)
+        self._run_prepare = self._compiled(self._prepare_batch, self.jit_compile)
         self._run_update = self._compiled(self._update, self.jit_compile)
 
     def get_compile_config(self):
@@ -250,10 +311,17 @@ class RBM(Trainer):
         """The running means that `fit` logs."""
         return [mean for name, mean in self._means.items() if name in self._log_names]
 
-    def draw_noise(self, v, number):
-        """Draws the uniform numbers of update `number` from a batch `(cases, visible)`."""
+    def states(self, v, number, stream=noise.Stream.BINARIZE):
+        """Returns what the model learns from a batch `(cases, visible)`: itself, or drawn bits."""
+        if not self.binarize:
+            return v
+        u = noise.uniforms(tf.shape(v), self.seed, number, stream)
+        return tf.cast(u < tf.cast(v, u.dtype), v.dtype)
+
+    def prepare(self, v, number):
+        """Returns the states and the uniform numbers of update `number` from a batch."""
         # Compiled apart from the update, where XLA would make the numbers anew at every use.
-        return self._run_draw(self.chains if self.persistent else tf.shape(v)[0], number)
+        return self._run_prepare(v, number)
 
     def update(self, v, uniforms):
         """Makes one update of the parameters, chains and metrics from a batch and its noise."""
@@ -265,6 +333,7 @@ class RBM(Trainer):
         The noise is that of (seed, number): the same bits every epoch.
         """
         number, v = data
+        v = self.states(v, number, noise.Stream.BINARIZE_TEST)
         width = v.shape[1]
         u = noise.uniforms(
             (tf.shape(v)[0], 1 + self.layer.uniforms_per_step[1]),
@@ -277,23 +346,24 @@ class RBM(Trainer):
         self._update_metrics(v, bit, u[:, 1:])
         return self.get_metrics_result()
 
-    def _draw(self, chains, number):
-        return sampling.gibbs_noise(self.layer, chains, self.k, self.seed, number)
+    def _prepare_batch(self, v, number):
+        return self.states(v, number), self.negative.draw(self.layer, v, self.seed, number)
 
     def _update(self, v, uniforms):
-        state = self.chain.value if self.persistent else None
+        end = self.negative.end(self.layer, v, uniforms)
         with tf.GradientTape() as tape:
-            cost, state = contrastive_divergence(self.layer, v, state, uniforms, self.k)
+            cost = _cost(self.layer, v, end)
+            if self.sparsity is not None:
+                cost += self.sparsity.penalty(self.layer, v)
             cost = self.optimizer.scale_loss(cost)
         gradients = tape.gradient(cost, self.trainable_variables)
-        if self.gradient is not None:
-            gradients = self._changed(v, gradients)
+        gradients = self._changed(v, gradients)
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
         if not self.persistent:
             # The chain's own first step. Split as the chain splits it, so that XLA sees the same
             # products and computes them once.
-            _, hidden = tf.split(uniforms[0], self.layer.uniforms_per_step, axis=-1)
+            _, hidden = tf.split(uniforms[0][0], self.layer.uniforms_per_step, axis=-1)
             self._update_metrics(v, bit, hidden)
         elif "reconstruction_cross_entropy" in self._log_names:
             shape = (tf.shape(v)[0], self.layer.uniforms_per_step[1])
@@ -303,19 +373,24 @@ class RBM(Trainer):
         else:
             self._update_metrics(v, bit, None)
         self.optimizer.apply(gradients, self.trainable_variables)
-        if self.persistent:
-            self.chain.assign(state)
         self.updates.assign_add(1)
 
     def _changed(self, v, gradients):
+        """Returns the gradients as the optimizer gets them; the negative phase learns from them."""
+        if self.gradient is None and not self.negative.learns:
+            return gradients
         places = {id(variable): i for i, variable in enumerate(self.trainable_variables)}
         parameters = (self.layer.W, self.layer.hbias, self.layer.vbias)
         if not all(id(parameter) in places for parameter in parameters):
-            raise ValueError("`gradient` needs W, hbias and vbias to be trainable.")
+            part = self.negative if self.gradient is None else self.gradient
+            raise ValueError(f"`{part.argument}` needs W, hbias and vbias to be trainable.")
         at = [places[id(parameter)] for parameter in parameters]
-        self.gradient.update_offsets(self.layer, v, self.updates.value)
-        for i, changed in zip(at, self.gradient.change(*(gradients[i] for i in at)), strict=True):
-            gradients[i] = changed
+        if self.gradient is not None:
+            self.gradient.update_offsets(self.layer, v, self.updates.value)
+            changed = self.gradient.change(*(gradients[i] for i in at))
+            for i, gradient in zip(at, changed, strict=True):
+                gradients[i] = gradient
+        self.negative.learn(*(gradients[i] for i in at))
         return gradients
 
     def _update_metrics(self, v, bit, uniforms):
@@ -365,7 +440,7 @@ class RBM(Trainer):
             if clamp is not None:
                 raise ValueError("`clamp` needs `start=` with the values of the clamped units.")
             if chains is None:
-                chains = self.chains if start == "persistent" else 1
+                chains = self.chains if start == "persistent" and self.persistent else 1
             start = self._start(start, chains, seed)
         elif not isinstance(start, sampling.Samples):
             start = checks.cases(start, self.layer.visible, "start", self._width())
@@ -394,7 +469,8 @@ class RBM(Trainer):
                     f"`chains` must be at most {self.chains}, the number of persistent chains; got "
                     f"{chains}."
                 )
-            return self.layer.sample_v_given_h(self.chain.value[:chains], u)[-1]
+            h = self.negative.hidden_states()[:chains]
+            return self.layer.sample_v_given_h(h, u)[-1]
         raise ValueError(
             f"`start` must be an array, Samples, 'noise', or (with persistent=True) 'persistent'; "
             f"got {start!r}."

@@ -215,3 +215,59 @@ def test_log_likelihood_refuses_before_training(x, arguments, message):
     with pytest.raises(ValueError, match=message):
         fit(rbm, LogLikelihood(x, **arguments))
     assert int(rbm.updates) == 0
+
+
+def test_diagnostics_by_hand(reference):
+    model = reference.random(4, 6, seed=1)
+    model.W[:, 2:] = 0  # Their activations hang on the bias alone.
+    model.hbias[2:] = [-5.0, 5.0, 4.0, 0.0]
+    rbm = dbn.RBM(model.layer(), seed=0)
+    rbm.compile(keras.optimizers.SGD(0.0))
+    x = np.random.default_rng(0).integers(0, 2, (9, 4)).astype("float32")
+    watch = dbn.callbacks.Diagnostics(x)
+    history = rbm.fit(x, callbacks=[watch], verbose=0).history
+    assert history["weight_norm"] == [pytest.approx(np.sqrt(np.sum(model.W**2)), rel=1e-5)]
+    mean = model.mean_h(x).mean(0)
+    share = np.mean((mean < 0.01) | (mean > 0.99))
+    assert share >= 2 / 6 and history["saturated_units"] == [pytest.approx(share)]
+    assert "swap_rate" not in history
+
+
+def test_diagnostics_tell_the_lowest_swap_rate():
+    negative = dbn.negative.ParallelTempering(2, 10, 4)
+    rbm = dbn.RBM(3, negative=negative, seed=0)
+    rbm.compile(keras.optimizers.SGD(0.5))
+    x = np.random.default_rng(0).integers(0, 2, (40, 4)).astype("float32")
+    watch = dbn.callbacks.Diagnostics(x)
+    history = rbm.fit(x, epochs=2, callbacks=[watch], verbose=0).history
+    assert history["swap_rate"][-1] == pytest.approx(np.min(negative.swap_rates.numpy()))
+
+
+@pytest.mark.parametrize("callback", ["log_likelihood", "diagnostics"])
+def test_what_is_watched_must_fit_the_rbm(callback):
+    x = np.zeros((5, 4), "float32")
+    kinds = {
+        "log_likelihood": dbn.callbacks.LogLikelihood,
+        "diagnostics": dbn.callbacks.Diagnostics,
+    }
+    rbm = dbn.RBM(3)
+    rbm.compile()
+    with pytest.raises(ValueError, match="`x` must have width 4"):
+        rbm.fit(x, callbacks=[kinds[callback](np.zeros((5, 3)))], verbose=0)
+
+
+def test_log_likelihood_is_that_of_the_averages_where_the_optimizer_keeps_them():
+    x = np.random.default_rng(0).integers(0, 2, (40, 4)).astype("float32")
+    weights, histories = [], []
+    for watched in (True, False):
+        keras.utils.set_random_seed(0)
+        rbm = dbn.RBM(3, seed=0)
+        rbm.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9))
+        callbacks = [dbn.callbacks.LogLikelihood(x)] if watched else []
+        histories.append(rbm.fit(x, epochs=3, callbacks=callbacks, verbose=0).history)
+        weights.append([w.numpy() for w in rbm.weights])
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # `fit` leaves the averages.
+    final = dbn.likelihood.log_likelihood(rbm, x).mean
+    assert histories[0]["log_likelihood"][-1] == pytest.approx(final, rel=1e-5)

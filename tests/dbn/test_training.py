@@ -413,7 +413,7 @@ def test_chains_are_100_unless_said_otherwise_whatever_the_batch_size():
     fit(rbm, steps_per_epoch=2)
     assert rbm.chain.shape == (100, HIDDEN) and not rbm.chain.trainable
     assert 0 < np.array(rbm.chain.value).mean() < 1
-    assert dbn.RBM(HIDDEN).chains == 100
+    assert rbm.chains == 100 and dbn.RBM(HIDDEN).chains is None
 
 
 def test_seeds():
@@ -705,9 +705,10 @@ def test_another_array_neither_retraces_nor_keeps_the_first(monkeypatch, replica
 
     def traced(*arguments):
         traces.append(1)
-        return contrastive_divergence(*arguments)
+        return cost(*arguments)
 
-    monkeypatch.setattr(training, "contrastive_divergence", traced)
+    cost = training._cost
+    monkeypatch.setattr(training, "_cost", traced)
     rbm = make()
     numpy = replica(rbm)
     for x in (X, 1 - X):
@@ -988,7 +989,7 @@ def test_a_later_bad_batch_restores_the_state_before_its_execution(parts, messag
 
 def assert_same_but_epochs(interrupted, whole):
     """The first broke off within the epoch that the second finished there."""
-    assert [int(values.pop(2)) for values in (interrupted, whole)] == [0, 1]
+    assert [int(values.pop(1)) for values in (interrupted, whole)] == [0, 1]
     assert_same(interrupted, whole)
 
 
@@ -1170,8 +1171,68 @@ def test_a_compiled_update_makes_no_product_twice(arguments, products):
     rbm.optimizer.build(rbm.trainable_variables)
     v = tf.zeros((8, 9))
     compiled = rbm._run_update.experimental_get_compiler_ir(
-        v, rbm._run_draw(rbm.chains if rbm.persistent else 8, tf.constant(0, tf.int64))
+        *rbm.prepare(v, tf.constant(0, tf.int64))
     )(stage="optimized_hlo")
     # Products of two matrices: those with a vector are cheap.
     found = re.findall(r"f32\[\d+,\d+\](?:{[\d,]+})? dot\(", compiled)
     assert len(found) == products
+
+
+def test_binarize_draws_each_level_as_the_probability_of_a_one():
+    grey = np.tile(np.array([0.0, 0.1, 0.5, 0.9, 1.0], "float32"), (20000, 1))
+    rbm = dbn.RBM(2, binarize=True, seed=3)
+    bits = rbm.states(grey, 0).numpy()
+    assert set(np.unique(bits)) == {0.0, 1.0}
+    error = np.sqrt(grey[0] * (1 - grey[0]) / len(grey))
+    assert np.all(np.abs(bits.mean(0) - grey[0]) <= 4.5 * error)
+    assert np.array_equal(bits, rbm.states(grey, 0))
+    assert not np.array_equal(bits, rbm.states(grey, 1))
+    assert dbn.RBM(2).states(grey, 0) is grey
+
+
+def test_binarize_trains_and_measures_on_the_drawn_bits(tmp_path):
+    grey = np.random.default_rng(0).random((12, 5)).astype("float32")
+    streams = noise.Stream.BINARIZE, noise.Stream.BINARIZE_TEST
+    models = []
+    for binarize in (True, False):
+        keras.utils.set_random_seed(0)
+        rbm = dbn.RBM(4, seed=3, binarize=binarize)
+        rbm.compile(keras.optimizers.SGD(0.1))
+        models.append(rbm)
+    drawing, plain = models
+    for number in range(3):
+        bits, held_out = (
+            np.array(drawing.states(grey, n, s)) for n, s in zip((number, 0), streams, strict=True)
+        )
+        common = {"batch_size": 12, "shuffle": False, "verbose": 0}
+        one = drawing.fit(grey, validation_data=grey, **common).history
+        other = plain.fit(bits, validation_data=held_out, **common).history
+        assert one == other
+        for a, b in zip(drawing.weights, plain.weights, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+    drawing.save(tmp_path / "rbm.keras")
+    assert keras.saving.load_model(tmp_path / "rbm.keras").binarize
+
+
+def test_binarize_compares_free_energies_of_drawn_bits():
+    grey = np.random.default_rng(1).random((6, 5)).astype("float32")
+    rbm = dbn.RBM(4, seed=3, binarize=True)
+    rbm.compile(keras.optimizers.SGD(0.1), metrics=["free_energy_gap"])
+    history = rbm.fit(grey, validation_data=grey, verbose=0).history
+    stream = noise.Stream.BINARIZE_GAP
+    train, valid = (rbm.layer.free_energy(rbm.states(grey, i, stream)) for i in (0, 1))
+    gap = float(np.mean(valid) - np.mean(train))
+    assert history["free_energy_gap"] == [pytest.approx(gap, rel=1e-5)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1])
+def test_binarize_refuses_what_is_no_probability(bad):
+    x = np.full((4, 3), 0.5, "float32")
+    x[1, 2] = bad
+    rbm = dbn.RBM(2, binarize=True)
+    rbm.compile()
+    with pytest.raises(ValueError, match="`x`"):
+        rbm.fit(x, verbose=0)
+    stream = tf.data.Dataset.from_tensor_slices(x[::-1].copy()).batch(2)
+    with pytest.raises(ValueError, match="A batch of x, at one of the updates 0 to"):
+        rbm.fit(stream, verbose=0)

@@ -1,0 +1,77 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dbn
+from dbn.penalties import Sparsity
+
+X = np.random.default_rng(0).integers(0, 2, (30, 5)).astype("float32")
+
+
+def test_gradient_is_cost_times_excess_in_every_case(reference):
+    """dW_ij = cost (q_j - p) mean v_i, dhbias_j = cost (q_j - p), dvbias = 0, in NumPy."""
+    model = reference.random(5, 4, seed=1)
+    layer, sparsity = model.layer(), Sparsity(0.2, cost=0.7, decay=0.9)
+    sparsity.build((5, 4))
+    activity = np.array([0.1, 0.5, 0.9, 0.2])
+    sparsity.activity.assign(activity)
+    with tf.GradientTape() as tape:
+        penalty = sparsity.penalty(layer, X)
+    dW, dc, db = tape.gradient(penalty, [v.value for v in (layer.W, layer.hbias, layer.vbias)])
+    q = 0.9 * activity + 0.1 * model.mean_h(X).mean(0)
+    np.testing.assert_allclose(sparsity.activity.numpy(), q, rtol=1e-5)
+    np.testing.assert_allclose(dc, 0.7 * (q - 0.2), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(dW, np.outer(X.mean(0), 0.7 * (q - 0.2)), rtol=1e-4, atol=1e-6)
+    assert db is None
+
+
+def fitted(epochs, **arguments):
+    keras.utils.set_random_seed(0)
+    rbm = dbn.RBM(6, seed=2, **arguments)
+    rbm.compile(keras.optimizers.SGD(0.1))
+    rbm.fit(X, batch_size=10, epochs=epochs, verbose=0)
+    return rbm
+
+
+def test_activities_reach_the_target():
+    rbm = fitted(300, sparsity=Sparsity(0.1, cost=3.0))
+    activities = np.array(rbm(X)).mean(0)
+    assert np.all(np.abs(activities - 0.1) < 0.05)
+    assert np.array(fitted(300)(X)).mean() > 0.3
+
+
+def test_no_cost_changes_nothing():
+    np.testing.assert_array_equal(
+        fitted(3, sparsity=Sparsity(0.1, cost=0.0)).layer.W.numpy(), fitted(3).layer.W.numpy()
+    )
+
+
+def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
+    rbm = fitted(2, sparsity=Sparsity(0.1, cost=0.5, decay=0.8))
+    rbm.save(tmp_path / "rbm.keras")
+    loaded = keras.saving.load_model(tmp_path / "rbm.keras")
+    assert loaded.sparsity.get_config() == rbm.sparsity.get_config()
+    for model in (rbm, loaded):
+        model.fit(X, batch_size=10, verbose=0)
+    for one, other in zip(rbm.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": 0}, r"`target` must be in \(0, 1\); got 0"),
+        ({"target": "low"}, r"`target` must be in \(0, 1\); got 'low'"),
+        ({"target": 0.1, "cost": -1}, "`cost` must be a number >= 0; got -1"),
+        ({"target": 0.1, "decay": 1.0}, r"`decay` must be in \[0, 1\); got 1.0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Sparsity(**arguments)
+
+
+def test_rbm_refuses_what_is_no_sparsity():
+    with pytest.raises(ValueError, match="`sparsity` must be None or a .*; got 0.1"):
+        dbn.RBM(3, sparsity=0.1)
