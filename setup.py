@@ -26,6 +26,7 @@ setup(
     install_requires=[
         "tensorflow>=2.21",
         "keras>=3.15",
+        "matplotlib>=3.11",  # the curves that recipes draw
         "numpy>=2.4",
         "tensorflow-datasets>=4.9.10",
         "importlib_resources>=7.1",  # imported, but not declared, by tensorflow-datasets 4.9.10

@@ -74,7 +74,8 @@ class NegativePhase(Part):
         raise NotImplementedError
 
     def learn(self, W, hbias, vbias):
-        """Is told the gradients that the optimizer gets; does nothing here."""
+        """Is told the gradients that the optimizer gets, where `learns`."""
+        raise NotImplementedError
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -390,7 +390,8 @@ class RBM(Trainer):
             changed = self.gradient.change(*(gradients[i] for i in at))
             for i, gradient in zip(at, changed, strict=True):
                 gradients[i] = gradient
-        self.negative.learn(*(gradients[i] for i in at))
+        if self.negative.learns:
+            self.negative.learn(*(gradients[i] for i in at))
         return gradients
 
     def _update_metrics(self, v, bit, uniforms):
