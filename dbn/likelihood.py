@@ -245,24 +245,32 @@ def _bound_by_sample(layers, v, seed, step):
     return total - layers[-1].free_energy(v)
 
 
-def pseudo_log_likelihood(layer, v, bit):
-    """Estimates the log pseudo-likelihood of each case from one of its bits.
+def pseudo_log_likelihood(layer, v, bit=None):
+    """Computes the log pseudo-likelihood of each case, or estimates it from one of its bits.
 
-    As in the tutorial (`get_pseudo_likelihood_cost`): with x = round(v) and x' the same with bit i
-    flipped, visible * log p(x_i | x without x_i) = visible * log sigmoid(F(x') - F(x)). Its
-    expectation over a uniformly drawn bit is the log pseudo-likelihood of x (Besag 1975).
+    With x = round(v) and x' the same with bit i flipped, log p(x_i | x without x_i) is
+    log sigmoid(F(x') - F(x)). Its sum over all bits is the log pseudo-likelihood (Besag 1975), at
+    the cost of `visible` free energies. For one drawn bit, visible times it estimates that without
+    bias, as in the tutorial (`get_pseudo_likelihood_cost`).
 
     Args:
         layer: An `RBMLayer` with Bernoulli visible units.
         v: Tensor of shape `(cases, visible)`, values in [0, 1]; rounded to 0 and 1.
         bit: Which bit to flip: an integer tensor, scalar (the same bit for all cases) or
-            `(cases,)`, values in [0, visible).
+            `(cases,)`, values in [0, visible). The default is each in turn: the exact figure.
 
     Returns:
         Tensor of shape `(cases,)`, nats per case, at most 0.
 
     Raises:
         ValueError: If the visible units are not Bernoulli units.
+
+    Example:
+
+    >>> layer = dbn.RBMLayer(3, kernel_initializer="zeros")
+    >>> layer.build((None, 4))
+    >>> print(np.round(pseudo_log_likelihood(layer, np.ones((2, 4))) / np.log(2), 5))
+    [-4. -4.]
     """
     if layer.visible.name != "bernoulli":
         raise ValueError(
@@ -270,14 +278,28 @@ def pseudo_log_likelihood(layer, v, bit):
             f"{layer.visible.name!r}."
         )
     x = tf.round(tf.cast(v, layer.variable_dtype))
-    bit = tf.broadcast_to(bit, tf.shape(x)[:1])
-    change = 1.0 - 2.0 * tf.gather(x, bit, axis=1, batch_dims=1)
-    # A flipped bit changes the pre-activation by one row of W: no second product with W.
     before = layer.propup(x)[0]
-    after = before + change[:, None] * tf.gather(tf.cast(layer.W, x.dtype), bit)
-    growth = layer.hidden.cumulant(after) - layer.hidden.cumulant(before)
-    growth += change * tf.gather(tf.cast(layer.vbias, x.dtype), bit)
-    return -float(x.shape[1]) * tf.nn.softplus(growth)
+    cumulant = layer.hidden.cumulant(before)
+
+    def log_conditional(bit):
+        change = 1.0 - 2.0 * tf.gather(x, bit, axis=1, batch_dims=1)
+        # A flipped bit changes the pre-activation by one row of W: no second product with W.
+        after = before + change[:, None] * tf.gather(tf.cast(layer.W, x.dtype), bit)
+        growth = layer.hidden.cumulant(after) - cumulant
+        return -tf.nn.softplus(growth + change * tf.gather(tf.cast(layer.vbias, x.dtype), bit))
+
+    def broadcast(bit):
+        return tf.broadcast_to(bit, tf.shape(x)[:1])
+
+    width = x.shape[1]
+    if bit is not None:
+        return float(width) * log_conditional(broadcast(bit))
+    _, total = tf.while_loop(
+        lambda bit, _: bit < width,
+        lambda bit, total: (bit + 1, total + log_conditional(broadcast(bit))),
+        (tf.constant(0), tf.zeros_like(cumulant)),
+    )
+    return total
 
 
 def reconstruction_cross_entropy(layer, v, uniforms):

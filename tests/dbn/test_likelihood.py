@@ -45,6 +45,18 @@ def test_mean_over_bits_is_the_log_pseudo_likelihood(dtype, tolerance, reference
         exact += np.log(p / (p + p[flipped]))
     ours = np.mean([likelihood.pseudo_log_likelihood(layer, v, bit) for bit in range(4)], 0)
     assert np.allclose(ours, exact, rtol=tolerance)
+    for jit_compile in (False, True):
+        at_once = tf.function(
+            lambda v: likelihood.pseudo_log_likelihood(layer, v), jit_compile=jit_compile
+        )
+        assert np.allclose(at_once(v), exact, rtol=tolerance)
+
+
+def test_exact_pseudo_log_likelihood_of_large_layers(reference):
+    rbm = reference.random(50, 30, seed=1, scale=0.3)
+    v = np.random.default_rng(2).integers(0, 2, (40, 50)).astype("float32")
+    expected = np.mean([rbm.pseudo_log_likelihood(v, bit) for bit in range(50)], 0)
+    assert np.allclose(likelihood.pseudo_log_likelihood(rbm.layer(), v), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
