@@ -4,7 +4,7 @@
     python recipes/likelihood_mnist.py --preset hour
     python recipes/likelihood_mnist.py --validation       # to choose: no test image is read
 
-500 hidden units, the centered gradient, PCD-5 with 256 chains, batches of 128, a learning rate that
+500 hidden units, the centered gradient, PCD-2 with 256 chains, batches of 128, a learning rate that
 falls linearly to zero, and the moving average of the weights, which is what is measured. Each
 update sees the grey levels of the 60,000 training images binarised anew, each level the probability
 of a 1; the images that are measured are binarised once, with seed 0.
@@ -41,11 +41,11 @@ class Preset:
     epochs: int
     hidden: int = 500
     chains: int = 256
-    k: int = 5
+    k: int = 2
     batch_size: int = 128
-    learning_rate: float = 0.2
+    learning_rate: float = 0.3
     average: float = 0.999
-    watched_every: int = 5
+    watched_every: int = 10
     temperatures: int = 12000
     raised: int = 500  # Cases for RAISE, and for AIS beside it.
     images: int | None = None
@@ -69,8 +69,8 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(epochs=75),
-    "hour": Preset(epochs=280, watched_every=20),
+    "default": Preset(epochs=180),
+    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
     ),
