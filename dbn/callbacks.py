@@ -88,7 +88,8 @@ class Diagnostics(keras.callbacks.Callback):
     """Logs after each epoch what tells early that training goes wrong.
 
     `weight_norm`: Frobenius norm of W. `saturated_units`: share of hidden units whose mean over the
-    cases is below 0.01 or above 0.99, so that they tell next to nothing apart. `swap_rate`, with
+    cases is within 1 % of either end of their range (below 0.01 or above 0.99, for Bernoulli
+    units), so that they tell next to nothing apart. `swap_rate`, with
     `dbn.negative.ParallelTempering`: the lowest of its swap rates.
 
     Args:
@@ -118,7 +119,10 @@ class Diagnostics(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         layer = self.model.layer
         mean = tf.reduce_mean(layer.propup(self.x)[1], axis=0)
-        saturated = tf.cast((mean < 0.01) | (mean > 0.99), tf.float32)
+        units = layer.hidden
+        margin = 0.01 * (units.high - units.low)  # Infinite for Gaussian units: none is near.
+        near = tf.minimum(mean - units.low, units.high - mean) < margin
+        saturated = tf.cast(near, tf.float32)
         logs["weight_norm"] = float(tf.norm(layer.W))
         logs["saturated_units"] = float(tf.reduce_mean(saturated))
         rates = getattr(self.model.negative, "swap_rates", None)
@@ -163,6 +167,18 @@ class _SavePictures(keras.callbacks.Callback):
     def picture(self):
         """Returns the picture of the model as it is, a uint8 array."""
         raise NotImplementedError
+
+    def _greys(self, values):
+        """Returns visible values as grey levels, by `to_grey` where there is one."""
+        if self.to_grey is not None:
+            return self.to_grey(np.asarray(values))
+        units = self.model.layer.visible
+        if not np.isfinite(units.high):
+            raise ValueError(
+                f"`to_grey` is needed for {units.name} visible units: a function that makes grey "
+                "levels in [0, 1] of their values."
+            )
+        return (values - units.low) / (units.high - units.low)
 
     def on_train_begin(self, logs=None):
         if not isinstance(self.model, RBM):
@@ -229,6 +245,8 @@ class SaveChains(_SavePictures):
         start: As for `rbm.sample`: visible states `(chains, visible)`, `"noise"` or `"persistent"`;
             the default is the last for PCD, `"noise"` for CD.
         every: Epochs from picture to picture, an integer >= 1.
+        to_grey: For real-valued data: function that makes grey levels in [0, 1] of an array of
+            visible values, such as `lambda v: np.clip(v * deviation + mean, 0, 1)`.
 
     Raises:
         ValueError: If an argument is out of its range, or (when training begins) does not fit the
@@ -237,8 +255,9 @@ class SaveChains(_SavePictures):
 
     stem = "chains"
 
-    def __init__(self, folder, img_shape, chains=None, steps=1, start=None, every=1):
+    def __init__(self, folder, img_shape, chains=None, steps=1, start=None, every=1, to_grey=None):
         super().__init__(folder, img_shape, every)
+        self.to_grey = to_grey
         if chains is None and (start is None or isinstance(start, str)):
             chains = 20
         self.chains = chains if chains is None else checks.integer(chains, "chains")
@@ -247,7 +266,7 @@ class SaveChains(_SavePictures):
 
     def picture(self):
         samples = self.model.sample(self.chains, self.steps, self.start)
-        return images.chains(samples.mean[None], self.img_shape)
+        return images.chains(self._greys(samples.mean)[None], self.img_shape)
 
 
 class SaveReconstructions(_SavePictures):
@@ -258,8 +277,9 @@ class SaveReconstructions(_SavePictures):
     Args:
         folder: Where the pictures go; made if there is none.
         img_shape: The shape of a visible picture, (height, width), or with channels.
-        x: Pictures, `(pictures, visible)`, values in [0, 1].
+        x: Pictures, `(pictures, visible)`, values in the range of the visible units.
         every: Epochs from picture to picture, an integer >= 1.
+        to_grey: As for `SaveChains`.
 
     Raises:
         ValueError: If an argument is out of its range, or (when training begins) does not fit the
@@ -268,8 +288,9 @@ class SaveReconstructions(_SavePictures):
 
     stem = "reconstructions"
 
-    def __init__(self, folder, img_shape, x, every=1):
+    def __init__(self, folder, img_shape, x, every=1, to_grey=None):
         super().__init__(folder, img_shape, every)
+        self.to_grey = to_grey
         self.x = x
 
     def picture(self):
@@ -277,4 +298,4 @@ class SaveReconstructions(_SavePictures):
         x = checks.cases(self.x, layer.visible, "x", layer.W.shape[0])
         _, hidden = layer.propup(x)
         _, reconstructed = layer.propdown(hidden)
-        return images.reconstructions(x, reconstructed, self.img_shape)
+        return images.reconstructions(self._greys(x), self._greys(reconstructed), self.img_shape)

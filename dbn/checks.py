@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dbn.layers import RBMLayer
 
-__all__ = ["built_layer", "cases", "integer", "states", "valid"]
+__all__ = ["built_layer", "cases", "integer", "states", "valid", "warn_of_scale"]
 
 
 def integer(value, name, least=1):
@@ -65,7 +65,8 @@ def cases(x, units, name="x", width=None):
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"`{name}` holds NaN or infinity; all its values must be finite.")
     if low < units.low or high > units.high:
-        hint = " Divide grey levels 0-255 by 255." if units.low <= low and high <= 255 else ""
+        grey = units.name == "bernoulli" and low >= 0 and high <= 255
+        hint = " Divide grey levels 0-255 by 255." if grey else ""
         raise ValueError(
             f"`{name}` must lie in [{units.low:g}, {units.high:g}] for {units.name} units; got "
             f"values from {low:g} to {high:g}.{hint}"
@@ -77,17 +78,44 @@ def states(x, units, name="x", width=None):
     """Checks cases as `cases` does, and warns if they are no states that the units can be in.
 
     Warns:
-        RuntimeWarning: If x holds values between 0 and 1 for Bernoulli units.
+        RuntimeWarning: If x holds values between the two that the units can have.
     """
     x = cases(x, units, name, width)
-    if units.name == "bernoulli" and bool(tf.reduce_any((x != 0) & (x != 1))):
+    if units.two_valued and bool(tf.reduce_any((x != units.low) & (x != units.high))):
         warnings.warn(
-            f"`{name}` holds values between 0 and 1, which Bernoulli units never have: the figure "
-            "is not the log of a probability. Binarise them, and say how.",
+            f"`{name}` holds values between {units.low:g} and {units.high:g}, which "
+            f"{units.name} units never have: the figure is not the log of a probability. Binarise "
+            "them, and say how.",
             RuntimeWarning,
             stacklevel=3,
         )
     return x
+
+
+def warn_of_scale(x, units, name="x"):
+    """Warns if real-valued cases are far from standardised, which Gaussian units ask for.
+
+    Args:
+        x: Checked cases, `(cases, width)`.
+        units: The `Units` that are to learn them.
+        name: Name of the argument, for the message.
+
+    Warns:
+        RuntimeWarning: For Gaussian units, if the mean of a column is further than 1 from 0, or the
+            mean variance of the columns is not between 1/4 and 4.
+    """
+    if units.name != "gaussian":
+        return
+    mean, variance = (part.numpy() for part in tf.nn.moments(x, axes=[0]))
+    if np.abs(mean).max() > 1 or not 0.25 <= variance.mean() <= 4:
+        warnings.warn(
+            f"`{name}` is not standardised: its columns have means from {mean.min():.3g} to "
+            f"{mean.max():.3g} and variances from {variance.min():.3g} to {variance.max():.3g}, "
+            f"{variance.mean():.3g} on average. Gaussian units have variance 1: standardise the "
+            "data, by `keras.layers.Normalization` or scikit-learn's `StandardScaler`.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def built_layer(rbm):

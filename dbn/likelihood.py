@@ -58,8 +58,8 @@ def exact_log_partition(rbm):
     """Computes log Z by enumeration of the side with fewer units, in float64.
 
     Args:
-        rbm: An `RBMLayer`, or an `RBM`, built, with at most 25 Bernoulli units on one side. The
-            time doubles with each; 20 beside 784 take some seconds on 2 cores.
+        rbm: An `RBMLayer`, or an `RBM`, built, with at most 25 Bernoulli or spin units on one
+            side. The time doubles with each; 20 beside 784 take some seconds on 2 cores.
 
     Returns:
         `LogPartition`, with an error of 0, in nats.
@@ -80,27 +80,27 @@ def exact_log_partition(rbm):
     vbias, hbias = (tf.cast(x, tf.float64) for x in (layer.vbias, layer.hbias))
     sides = [(layer.hidden, hbias, layer.visible, vbias, tf.transpose(W))]
     sides.append((layer.visible, vbias, layer.hidden, hbias, W))
-    sides = [side for side in sides if side[0].name == "bernoulli"]
+    sides = [side for side in sides if side[0].two_valued]
     if not sides or min(len(side[1]) for side in sides) > _MOST_ENUMERATED:
         raise ValueError(
             f"The RBM is too large to enumerate: it has {len(vbias)} {layer.visible.name} visible "
             f"and {len(hbias)} {layer.hidden.name} hidden units, and one side must be of at most "
-            f"{_MOST_ENUMERATED} Bernoulli units. Use `annealed_importance_sampling`."
+            f"{_MOST_ENUMERATED} Bernoulli or spin units. Use `annealed_importance_sampling`."
         )
-    _, bias, others, others_bias, W = min(sides, key=lambda side: len(side[1]))
-    return LogPartition.exact(_enumerate(bias, others, others_bias, W))
+    units, bias, others, others_bias, W = min(sides, key=lambda side: len(side[1]))
+    return LogPartition.exact(_enumerate(units, bias, others, others_bias, W))
 
 
 @tf.function(reduce_retracing=True)
-def _enumerate(bias, others, others_bias, W):
-    """Returns the log of the sum of exp(bias . x + cumulant(x W + others_bias)) over binary x."""
+def _enumerate(units, bias, others, others_bias, W):
+    """Returns the log of the sum of exp(bias . x + cumulant(x W + others_bias)) over all x."""
     digits = tf.range(tf.shape(bias, tf.int64)[0], dtype=tf.int64)
     count = tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.shape(bias, tf.int64)[0])
 
     def body(at, total):
         numbers = tf.range(at, tf.minimum(at + _STATES_AT_ONCE, count))
         bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(numbers[:, None], digits), 1)
-        x = tf.cast(bits, tf.float64)
+        x = units.low + (units.high - units.low) * tf.cast(bits, tf.float64)
         logs = tf.linalg.matvec(x, bias) + others.cumulant(tf.matmul(x, W) + others_bias)
         block = tf.reduce_logsumexp(logs)
         return at + _STATES_AT_ONCE, tf.reduce_logsumexp(tf.stack([total, block]))
@@ -110,7 +110,7 @@ def _enumerate(bias, others, others_bias, W):
 
 
 def estimate_log_partition(rbm, base_rates=None, **annealing):
-    """Computes log Z exactly where a side has at most 20 Bernoulli units, otherwise estimates it.
+    """Computes log Z exactly where a side has at most 20 two-valued units, otherwise estimates it.
 
     Args:
         rbm: An `RBMLayer`, or an `RBM`, built.
@@ -125,7 +125,7 @@ def estimate_log_partition(rbm, base_rates=None, **annealing):
     """
     layer, *_ = check_arguments(rbm, base_rates, **annealing)
     sides = ((layer.visible, layer.W.shape[0]), (layer.hidden, layer.units))
-    if any(units.name == "bernoulli" and n <= _QUICKLY_ENUMERATED for units, n in sides):
+    if any(units.two_valued and n <= _QUICKLY_ENUMERATED for units, n in sides):
         return exact_log_partition(layer)
     return annealed_importance_sampling(layer, base_rates, **annealing)
 
@@ -248,14 +248,14 @@ def _bound_by_sample(layers, v, seed, step):
 def pseudo_log_likelihood(layer, v, bit=None):
     """Computes the log pseudo-likelihood of each case, or estimates it from one of its bits.
 
-    With x = round(v) and x' the same with bit i flipped, log p(x_i | x without x_i) is
+    With x the rounded v and x' the same with bit i flipped, log p(x_i | x without x_i) is
     log sigmoid(F(x') - F(x)). Its sum over all bits is the log pseudo-likelihood (Besag 1975), at
     the cost of `visible` free energies. For one drawn bit, visible times it estimates that without
     bias, as in the tutorial (`get_pseudo_likelihood_cost`).
 
     Args:
-        layer: An `RBMLayer` with Bernoulli visible units.
-        v: Tensor of shape `(cases, visible)`, values in [0, 1]; rounded to 0 and 1.
+        layer: An `RBMLayer` with Bernoulli or spin visible units.
+        v: Tensor of shape `(cases, visible)`; rounded to the nearer of the two values.
         bit: Which bit to flip: an integer tensor, scalar (the same bit for all cases) or
             `(cases,)`, values in [0, visible). The default is each in turn: the exact figure.
 
@@ -263,7 +263,7 @@ def pseudo_log_likelihood(layer, v, bit=None):
         Tensor of shape `(cases,)`, nats per case, at most 0.
 
     Raises:
-        ValueError: If the visible units are not Bernoulli units.
+        ValueError: If the visible units are neither Bernoulli nor spin units.
 
     Example:
 
@@ -272,17 +272,19 @@ def pseudo_log_likelihood(layer, v, bit=None):
     >>> print(np.round(pseudo_log_likelihood(layer, np.ones((2, 4))) / np.log(2), 5))
     [-4. -4.]
     """
-    if layer.visible.name != "bernoulli":
+    units = layer.visible
+    if not units.two_valued:
         raise ValueError(
-            f"The pseudo-likelihood flips bits: it needs Bernoulli visible units; got "
-            f"{layer.visible.name!r}."
+            "The pseudo-likelihood flips bits: it needs Bernoulli or spin visible units; got "
+            f"{units.name!r}."
         )
-    x = tf.round(tf.cast(v, layer.variable_dtype))
+    x = tf.cast(v, layer.variable_dtype)
+    x = tf.where(x > (units.low + units.high) / 2, units.high, tf.constant(units.low, x.dtype))
     before = layer.propup(x)[0]
     cumulant = layer.hidden.cumulant(before)
 
     def log_conditional(bit):
-        change = 1.0 - 2.0 * tf.gather(x, bit, axis=1, batch_dims=1)
+        change = units.low + units.high - 2.0 * tf.gather(x, bit, axis=1, batch_dims=1)
         # A flipped bit changes the pre-activation by one row of W: no second product with W.
         after = before + change[:, None] * tf.gather(tf.cast(layer.W, x.dtype), bit)
         growth = layer.hidden.cumulant(after) - cumulant

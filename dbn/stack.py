@@ -30,7 +30,8 @@ class DBN(keras.Model):
         rbms: The `RBM`s, bottom first.
 
     Raises:
-        ValueError: If there is no layer, or one of them is something else.
+        ValueError: If there is no layer, one of them is something else, or its visible units do
+            not fit the hidden ones below.
 
     Example:
 
@@ -51,6 +52,14 @@ class DBN(keras.Model):
             raise ValueError(
                 "`layers` holds the same layer twice; each must be a layer of its own."
             )
+        for number, (below, above) in enumerate(zip(rbms, rbms[1:], strict=False), start=2):
+            hidden, visible = below.layer.hidden, above.layer.visible
+            if hidden.low < visible.low or hidden.high > visible.high:
+                raise ValueError(
+                    f"Layer {number} has {visible.name} visible units, but the layer below gives "
+                    f"{hidden.name} means, which leave their range: give "
+                    f'`RBMLayer({above.layer.units}, visible="{hidden.name}")`.'
+                )
         super().__init__(**kwargs)
         self.rbms = rbms
 

@@ -419,6 +419,7 @@ class Trainer(keras.Model):
                 return batches.take(train, None, "steps_per_epoch"), None, None, None
             return train.repeat(), None, None, checks.integer(steps_per_epoch, "steps_per_epoch")
         x, held_out = checks.cases(x, self.layer.visible, "x", self._width()), None
+        checks.warn_of_scale(x, self.layer.visible)
         if validation_split:
             x, held_out = _split(x, validation_split)
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
@@ -503,6 +504,8 @@ def _usable(v, units):
 
 
 def _not_usable(units):
+    if not np.isfinite(units.high):
+        return "holds no case, or NaN or infinity"
     return f"holds no case, or NaN, infinity or values outside [{units.low:g}, {units.high:g}]"
 
 

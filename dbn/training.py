@@ -255,7 +255,7 @@ class RBM(Trainer):
                 `"pseudo_log_likelihood"` (training: as in the tutorial, the bit cycling with the
                 updates; `val_`: one fixed random bit a case), `"reconstruction_cross_entropy"` and
                 `"free_energy_gap"` (needs validation data). The default is the first for PCD, the
-                second for CD, as in the tutorial.
+                second for CD, as in the tutorial, and for Gaussian visible units.
             run_eagerly: As in Keras.
             steps_per_execution: Updates between returns to Python, where callbacks and Ctrl-C act.
                 The default is what fits into 0.2 s on this machine; results do not depend on it.
@@ -270,9 +270,8 @@ class RBM(Trainer):
                 f"An RBM's cost is `dbn.contrastive_divergence`, not a loss; got loss={loss!r}."
             )
         if metrics is None:
-            metrics = [
-                "pseudo_log_likelihood" if self.persistent else "reconstruction_cross_entropy"
-            ]
+            bits = self.persistent and self.layer.visible.two_valued
+            metrics = ["pseudo_log_likelihood" if bits else "reconstruction_cross_entropy"]
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         known = (*self._means, "free_energy_gap")
         for name in metrics:
@@ -280,6 +279,11 @@ class RBM(Trainer):
                 raise ValueError(
                     f"Unknown metric {name!r} in `metrics`; known: {', '.join(known)}."
                 )
+        if "pseudo_log_likelihood" in metrics and not self.layer.visible.two_valued:
+            raise ValueError(
+                "The metric `pseudo_log_likelihood` needs Bernoulli or spin visible units; got "
+                f"{self.layer.visible.name!r}."
+            )
         super().compile(
             optimizer, run_eagerly, steps_per_execution, jit_compile, "free_energy_gap" in metrics
         )
@@ -410,7 +414,8 @@ class RBM(Trainer):
             chains: Number of chains; by default that of `start`, and 1 for `"noise"`.
             steps: Gibbs steps, an integer >= 1.
             start: Where the chains start: visible states `(chains, visible)`; the `Samples` that
-                an earlier call returned, to go on with; `"noise"` for fair coins; `"persistent"`
+                an earlier call returned, to go on with; `"noise"` for samples of units without
+                bias (fair coins, for Bernoulli units); `"persistent"`
                 for the chains of PCD. The default is the last for PCD, `"noise"` for CD.
             clamp: Boolean mask, `(visible,)` or `(chains, visible)`, of units that keep the value
                 they have in `start`: the others are sampled given them (inpainting).
@@ -461,9 +466,11 @@ class RBM(Trainer):
 
     def _start(self, start, chains, seed):
         chains = checks.integer(chains, "chains")
-        u = noise.uniforms((chains, self._width()), seed, stream=noise.Stream.START)
+        shape = (chains, self.layer.uniforms_per_step[0])
+        u = noise.uniforms(shape, seed, stream=noise.Stream.START)
         if start == "noise":
-            return tf.cast(u < 0.5, self.layer.variable_dtype)
+            unbiased = tf.zeros((chains, self._width()), self.layer.variable_dtype)
+            return self.layer.visible.sample(unbiased, u)
         if start == "persistent" and self.persistent:
             if chains > self.chains:
                 raise ValueError(

@@ -14,24 +14,27 @@ __all__ = ["RBMLayer"]
 class RBMLayer(keras.layers.Layer):
     """A restricted Boltzmann machine (RBM) that shares its weights with a Dense layer.
 
-    The energy of a visible vector v and a hidden vector h is, for Bernoulli units,
+    The energy of a visible vector v and a hidden vector h is, for Bernoulli and spin units,
 
         E(v, h) = -vbias . v - hbias . h - v W h        (Smolensky 1986; Hinton 2002)
 
-    and their probability is proportional to exp(-E). `W` and `hbias` are the kernel and the bias
-    of `self.dense`, a plain `keras.layers.Dense`: the same variables, not copies. Whoever trains
-    one, trains the other. `layer(v)` gives the mean hidden activations, which is `dense(v)`.
+    plus the units' own terms where they have some (`Units.energy`: v . v / 2 for Gaussian ones),
+    and their probability is proportional to exp(-E). `W` and `hbias` are the kernel and the bias of
+    `self.dense`, a plain `keras.layers.Dense`: the same variables, not copies. Whoever trains one,
+    trains the other. `layer(v)` gives the mean hidden activations, which is `dense(v)`.
 
     Methods bear the names of the Theano Deep Learning Tutorial. Those that sample take the uniform
     numbers that they turn into samples (`dbn.noise.uniforms`), and are pure functions of them.
 
     Args:
         units: Number of hidden units, an integer >= 1. Left out if `dense` is given.
-        visible: Unit type of the visible side, a name or a `dbn.layers.Units`.
-        hidden: Unit type of the hidden side.
+        visible: Unit type of the visible side, `"bernoulli"`, `"gaussian"` or `"spin"`, or a
+            `dbn.layers.Units`.
+        hidden: Unit type of the hidden side, likewise; not Gaussian if the visible one is.
         dense: An existing Dense layer to share. It must have a bias and the hidden type's
-            activation (sigmoid for Bernoulli units), and neither LoRA, quantisation nor an
-            activity regularizer. Its other regularizers enter the training cost.
+            activation (sigmoid for Bernoulli, linear for Gaussian, tanh for spin units), and
+            neither LoRA, quantisation nor an activity regularizer. Its other regularizers enter the
+            training cost.
         vbias: An existing `keras.Variable` of shape `(visible,)` to share as visible bias. Such
             sharing lasts as long as the objects: a saved file keeps the values, not the sharing.
         kernel_initializer: Initializer of `W` if the layer makes its own Dense. The default is the
@@ -82,6 +85,12 @@ class RBMLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.visible = unit_types.get(visible)
         self.hidden = unit_types.get(hidden)
+        if self.visible.name == self.hidden.name == "gaussian":
+            raise ValueError(
+                "Gaussian `visible` and Gaussian `hidden` units: exp(-E) has no finite sum unless "
+                "all singular values of W stay below 1, which training does not see to. Make one "
+                'side "bernoulli" or "spin".'
+            )
         if dense is None:
             dense = keras.layers.Dense(
                 int(units),
@@ -320,7 +329,8 @@ class RBMLayer(keras.layers.Layer):
     def set_vbias_from_data(self, x):
         """Sets the visible bias to that of independent units with the means of the data.
 
-        For Bernoulli units: log(p / (1 - p)), p clipped to [0.001, 0.999] (Hinton 2010, section 8).
+        For Bernoulli units: log(p / (1 - p)), p clipped to [0.001, 0.999] (Hinton 2010, section 8);
+        for Gaussian ones the means themselves.
 
         Args:
             x: Array of shape `(cases, visible)`, values in the range of the visible units.

@@ -10,10 +10,12 @@ that knows these terms; everything else (free energy, Gibbs steps, training, lik
 written once, in terms of them.
 """
 
+import math
+
 import keras
 import tensorflow as tf
 
-__all__ = ["Bernoulli", "Units", "get"]
+__all__ = ["Bernoulli", "Gaussian", "Spin", "Units", "get"]
 
 
 class Units:
@@ -27,12 +29,14 @@ class Units:
             must have it where the type is used for hidden units.
         low: Smallest valid value of a unit.
         high: Largest valid value of a unit. For data, which may be means, not only for samples.
+        two_valued: Whether samples have no other values than these two.
     """
 
     name: str
     activation: str
     low: float
     high: float
+    two_valued = False
 
     def uniforms(self, units):
         """Returns how many uniform numbers a sample of `units` units takes, an integer."""
@@ -98,6 +102,7 @@ class Bernoulli(Units):
     activation = "sigmoid"
     low = 0.0
     high = 1.0
+    two_valued = True
 
     def uniforms(self, units):
         return units
@@ -124,14 +129,94 @@ class Bernoulli(Units):
         return tf.math.log(mean) - tf.math.log1p(-mean)
 
 
-TYPES = {"bernoulli": Bernoulli}
+@keras.saving.register_keras_serializable(package="dbn")
+class Spin(Units):
+    """Two-valued units, -1 and 1: p(x = 1 | a) = sigmoid(2 a), with the mean tanh(a).
+
+    Data may be any numbers in [-1, 1], taken as means.
+
+    Example:
+
+    >>> print(round(float(Spin().mean(tf.constant(0.5))), 4))
+    0.4621
+    """
+
+    name = "spin"
+    activation = "tanh"
+    low = -1.0
+    high = 1.0
+    two_valued = True
+
+    def uniforms(self, units):
+        return units
+
+    def mean(self, pre_activation):
+        return tf.tanh(pre_activation)
+
+    def sample(self, pre_activation, uniforms):
+        up = uniforms < tf.sigmoid(2 * tf.cast(pre_activation, uniforms.dtype))
+        return 2 * tf.cast(up, pre_activation.dtype) - 1
+
+    def energy(self, x):
+        return tf.zeros(tf.shape(x)[:-1], x.dtype)
+
+    def cumulant(self, pre_activation):
+        # log(exp(a) + exp(-a)), which overflows as it stands.
+        return tf.reduce_sum(tf.nn.softplus(2 * pre_activation) - pre_activation, axis=-1)
+
+    def bias_from_mean(self, mean):
+        return tf.atanh(tf.clip_by_value(mean, -0.998, 0.998))
+
+
+@keras.saving.register_keras_serializable(package="dbn")
+class Gaussian(Units):
+    """Real-valued units of unit variance: p(x | a) is normal with mean a.
+
+    As visible units, for data standardised to mean 0 and variance 1 in every column (Hinton 2010,
+    section 13.2); as hidden units, for linear codes (Welling, Rosen-Zvi & Hinton 2005). The free
+    energy holds x^2 / 2, the cumulant a^2 / 2 + log(2 pi) / 2, so log p(v) is a log-density.
+
+    Example:
+
+    >>> round(float(Gaussian().sample(tf.constant([[2.0]]), tf.constant([[0.5]]))[0, 0]), 6)
+    2.0
+    """
+
+    name = "gaussian"
+    activation = "linear"
+    low = -math.inf
+    high = math.inf
+
+    def uniforms(self, units):
+        return units
+
+    def mean(self, pre_activation):
+        return tf.identity(pre_activation)
+
+    def sample(self, pre_activation, uniforms):
+        # 2 u - 1 is exact for uniforms of 24 bits, so both tails are as long.
+        deviation = math.sqrt(2) * tf.math.erfinv(2 * uniforms - 1)
+        return pre_activation + tf.cast(deviation, pre_activation.dtype)
+
+    def energy(self, x):
+        return tf.reduce_sum(tf.square(x), axis=-1) / 2
+
+    def cumulant(self, pre_activation):
+        log_normaliser = (tf.square(pre_activation) + math.log(2 * math.pi)) / 2
+        return tf.reduce_sum(log_normaliser, axis=-1)
+
+    def bias_from_mean(self, mean):
+        return tf.identity(mean)
+
+
+TYPES = {units.name: units for units in (Bernoulli, Gaussian, Spin)}
 
 
 def get(identifier):
     """Returns the unit type named or given.
 
     Args:
-        identifier: Name of a type (`"bernoulli"`), or a `Units` instance.
+        identifier: Name of a type (`"bernoulli"`, `"gaussian"`, `"spin"`), or a `Units` instance.
 
     Returns:
         A `Units` instance.

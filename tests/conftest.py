@@ -124,6 +124,96 @@ class Reference:
         return tuple(a - b for a, b in zip(self.free_energy_gradient(x), model, strict=True))
 
 
+class Joint:
+    """An RBM of any unit types, 2 visible and 2 hidden units, from E(v, h) alone, in NumPy float64.
+
+    A real-valued unit is on a grid: sums over it are integrals, by the trapezoidal rule, whose
+    error is far below float64's own for densities like these.
+    """
+
+    combinations = tuple(
+        pair
+        for pair in itertools.product(("bernoulli", "gaussian", "spin"), repeat=2)
+        if pair != ("gaussian", "gaussian")
+    )
+    _values = {
+        "bernoulli": ([0.0, 1.0], 1.0),
+        "gaussian": (np.linspace(-10, 10, 201), 0.1),
+        "spin": ([-1.0, 1.0], 1.0),
+    }
+
+    def __init__(self, visible, hidden, seed=0):
+        self.types = visible, hidden
+        random = np.random.default_rng(seed)
+        self.W, self.hbias, self.vbias = (0.7 * random.normal(size=n) for n in ((2, 2), 2, 2))
+        (self.v, v_cell), (self.h, h_cell) = (self._states(units) for units in self.types)
+        log_f = np.log(v_cell * h_cell) - self.energy(self.v[:, None], self.h[None])
+        self.log_partition = Reference.logsumexp(log_f)
+        self.p = np.exp(log_f - self.log_partition)  # (visible states, hidden states)
+        self.cells = v_cell, h_cell
+
+    def _states(self, units):
+        values, step = self._values[units]
+        return np.array(list(itertools.product(values, repeat=2))), step**2
+
+    def layer(self, dtype="float32"):
+        layer = dbn.RBMLayer(2, *self.types, dtype=dtype)
+        layer.build((None, 2))
+        for name in ("W", "hbias", "vbias"):
+            getattr(layer, name).assign(getattr(self, name))
+        return layer
+
+    def energy(self, v, h):
+        own = sum(
+            (x**2).sum(-1) / 2
+            for x, units in zip((v, h), self.types, strict=True)
+            if units == "gaussian"
+        )
+        return own - v @ self.vbias - h @ self.hbias - ((v @ self.W) * h).sum(-1)
+
+    def free_energy(self, v):
+        """-log of the sum, or the integral, of exp(-E(v, h)) over h."""
+        minus = np.log(self.cells[1]) - self.energy(v[:, None], self.h[None])
+        return -Reference.logsumexp(minus, 1)
+
+    def draw(self, count, seed):
+        """Independent draws of (v, h)."""
+        random = np.random.default_rng(seed)
+        at = random.choice(self.p.size, count, p=self.p.ravel() / self.p.sum())
+        found = self.v[at // self.p.shape[1]], self.h[at % self.p.shape[1]]
+        # Inside the cell of the grid, no longer on it.
+        return tuple(
+            x + random.uniform(-0.05, 0.05, x.shape) * (units == "gaussian")
+            for x, units in zip(found, self.types, strict=True)
+        )
+
+    def moments(self):
+        """Means of v, h, v h^T and v^2, as `moments_of` has them."""
+        p_v, p_h = self.p.sum(1), self.p.sum(0)
+        return np.concatenate(
+            [p_v @ self.v, p_h @ self.h, (self.v.T @ self.p @ self.h).ravel(), p_v @ self.v**2]
+        )
+
+    @staticmethod
+    def moments_of(v, h):
+        """The same of each draw, `(draws, 10)`."""
+        v, h = np.asarray(v, "float64"), np.asarray(h, "float64")
+        products = (v[:, :, None] * h[:, None]).reshape(len(v), -1)
+        return np.concatenate([v, h, products, v**2], 1)
+
+
+@pytest.fixture(scope="session")
+def joint():
+    """The class `Joint`."""
+    return Joint
+
+
+@pytest.fixture(params=Joint.combinations, ids="-".join)
+def any_joint(request):
+    """A `Joint` of each combination of unit types."""
+    return Joint(*request.param)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """The class `Reference`."""

@@ -161,6 +161,91 @@ def test_bfloat16_products_keep_free_energies(reference):
     assert layer(v).dtype == "bfloat16"
 
 
+# Every combination of unit types ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_energies_of_every_combination(dtype, tolerance, any_joint):
+    """The free energy is the log of the sum, or the integral, over the hidden units."""
+    v, h = any_joint.draw(20, seed=1)
+    layer = any_joint.layer(dtype)
+    for ours, expected in (
+        (layer.energy(v, h), any_joint.energy(v, h)),
+        (layer.free_energy(v), any_joint.free_energy(v)),
+    ):
+        assert np.allclose(ours, expected, rtol=tolerance, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
+def test_conditional_means_of_every_combination(dtype, tolerance, any_joint):
+    layer, p = any_joint.layer(dtype), any_joint.p
+    # States that are neither impossible nor cut off by the end of the grid.
+    rows, columns = p.sum(1) > 1e-6, p.sum(0) > 1e-6
+    expected = p[rows] @ any_joint.h / p[rows].sum(1, keepdims=True)
+    assert np.allclose(layer.propup(any_joint.v[rows])[1], expected, rtol=tolerance, atol=tolerance)
+    expected = p[:, columns].T @ any_joint.v / p[:, columns].sum(0)[:, None]
+    assert np.allclose(
+        layer.propdown(any_joint.h[columns])[1], expected, rtol=tolerance, atol=tolerance
+    )
+    assert np.allclose(layer(any_joint.v[rows]), layer.propup(any_joint.v[rows])[1])
+
+
+def test_gradients_of_every_combination(any_joint):
+    """Against central differences of the free energy by summing or integrating."""
+    v, _ = any_joint.draw(5, seed=2)
+    layer = any_joint.layer("float64")
+    variables = [layer.W, layer.hbias, layer.vbias]
+    with tf.GradientTape() as tape:
+        mean = tf.reduce_mean(layer.free_energy(v))
+    found = tape.gradient(mean, [x.value for x in variables])
+    for gradient, value in zip(found, (any_joint.W, any_joint.hbias, any_joint.vbias), strict=True):
+        for at in np.ndindex(value.shape):
+            sides = []
+            for step in (1e-5, -1e-5):
+                value[at] += step
+                sides.append(any_joint.free_energy(v).mean())
+                value[at] -= step
+            difference = (sides[0] - sides[1]) / 2e-5
+            assert np.allclose(gradient[at], difference, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["hvh", "vhv"])
+def test_gibbs_steps_of_every_combination_leave_the_joint_invariant(kind, any_joint, assert_mean):
+    layer, (v, h) = any_joint.layer(), any_joint.draw(40_000, seed=3)
+    for step in range(3):
+        u = noise.uniforms((len(v), 4), seed=4, step=step)
+        if kind == "hvh":
+            _, _, v, _, _, h = layer.gibbs_hvh(np.float32(h), u)
+        else:
+            _, _, h, _, _, v = layer.gibbs_vhv(np.float32(v), u)
+    if kind == "vhv":  # v comes last there, so h belongs to the v before it.
+        h = layer.sample_h_given_v(v, noise.uniforms((len(v), 2), seed=5))[-1]
+    assert_mean(any_joint.moments_of(v, h), any_joint.moments())
+
+
+def test_visible_bias_from_data_of_every_type(any_joint):
+    layer, x = any_joint.layer(), np.float32([[0.5, -0.25], [0.0, 0.75]])
+    x = np.abs(x) if any_joint.types[0] == "bernoulli" else x
+    layer.set_vbias_from_data(x)
+    assert np.allclose(layer.visible.mean(layer.vbias), x.mean(0), atol=1e-6)
+
+
+def test_two_gaussian_sides_are_refused():
+    with pytest.raises(ValueError, match="Gaussian `visible` and Gaussian `hidden`.*W stay below"):
+        RBMLayer(3, visible="gaussian", hidden="gaussian")
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation"), [("bernoulli", "sigmoid"), ("gaussian", "linear"), ("spin", "tanh")]
+)
+def test_the_shared_dense_has_the_activation_of_the_hidden_type(hidden, activation):
+    assert RBMLayer(3, hidden=hidden).dense.activation is keras.activations.get(activation)
+    layer = RBMLayer(dense=dense(activation=activation), hidden=hidden)
+    assert layer.units == 3
+    with pytest.raises(ValueError, match=f"{hidden} hidden units need {activation!r}"):
+        RBMLayer(dense=dense(activation="relu"), hidden=hidden)
+
+
 # Gibbs steps --------------------------------------------------------------------------------------
 
 

@@ -1,10 +1,12 @@
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dbn import noise
-from dbn.layers import Bernoulli, units
+from dbn.layers import Bernoulli, Gaussian, Spin, units
 
 LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-24
 
@@ -110,8 +112,98 @@ def test_bias_from_mean(reference):
 
 
 def test_uniforms_and_range():
-    assert Bernoulli().uniforms(7) == 7
+    for kind in units.TYPES.values():
+        assert kind().uniforms(7) == 7
     assert (Bernoulli.low, Bernoulli.high, Bernoulli.activation) == (0, 1, "sigmoid")
+    assert (Spin.low, Spin.high, Spin.activation) == (-1, 1, "tanh")
+    assert (Gaussian.low, Gaussian.high, Gaussian.activation) == (-np.inf, np.inf, "linear")
+
+
+# Every type ---------------------------------------------------------------------------------------
+
+# Values, and the weight of each in a sum or an integral over them.
+SUPPORT = {
+    "bernoulli": (np.array([0.0, 1.0]), 1.0),
+    "spin": (np.array([-1.0, 1.0]), 1.0),
+    "gaussian": (np.linspace(-20, 20, 4001), 0.01),
+}
+every_type = pytest.mark.parametrize("kind", units.TYPES.values(), ids=units.TYPES)
+
+
+@every_type
+def test_density_from_its_energy(kind, reference):
+    """Mean, cumulant and log-density by summing exp(x a - energy(x)) over x."""
+    a = np.linspace(-6, 6, 25)
+    x, weight = SUPPORT[kind.name]
+    energy = kind().energy(tf.constant(x[:, None])).numpy()
+    log_f = a[:, None] * x - energy + np.log(weight)
+    cumulant = reference.logsumexp(log_f, 1)
+    p = np.exp(log_f - cumulant[:, None])
+    for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-5)):
+        column = tf.constant(a[:, None], dtype)
+        assert np.allclose(kind().cumulant(column), cumulant, rtol=tolerance, atol=tolerance)
+        assert np.allclose(kind().mean(column)[:, 0], p @ x, rtol=tolerance, atol=tolerance)
+        for i in (0, len(x) // 3, len(x) - 1):
+            found = kind().log_prob(tf.fill(column.shape, tf.constant(x[i], dtype)), column)
+            expected = np.log(p[:, i] / weight)
+            assert np.allclose(found, expected, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+@every_type
+def test_samples_have_the_moments_of_the_density(kind, assert_mean):
+    a = np.array([-3.0, -0.7, 0, 0.4, 2], "float32")
+    draws = kind().sample(tf.tile(a[None], (40000, 1)), noise.uniforms((40000, 5), seed=4))
+    draws = np.array(draws, "float64")
+    x, _ = SUPPORT[kind.name]
+    p = np.exp(a[:, None] * x - kind().energy(tf.constant(x[:, None])).numpy())
+    p /= p.sum(1, keepdims=True)
+    for power in (1, 2, 3, 4):
+        assert_mean(draws**power, p @ x**power)
+
+
+@every_type
+def test_the_cumulants_gradient_is_the_mean(kind):
+    a = tf.constant([[-80.0, -3, -0.1, 0, 0.5, 7, 90]])
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        cumulant = kind().cumulant(a)
+    assert np.all(np.isfinite(cumulant))
+    assert np.allclose(tape.gradient(cumulant, a), kind().mean(a), rtol=1e-6, atol=1e-7)
+
+
+@every_type
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_extreme_numbers_of_the_generator_stay_finite(kind, jit_compile):
+    u = tf.constant([[LOWEST, 2.0**-23, 0.5, 1 - 2.0**-23, HIGHEST]])
+    sample = tf.function(kind().sample, jit_compile=jit_compile)
+    for a in (-1e4, -1.0, 0.0, 1.0, 1e4):
+        draws = np.array(sample(tf.fill(u.shape, a), u))
+        assert np.all(np.isfinite(draws))
+        assert kind.low <= draws.min() and draws.max() <= kind.high
+    if kind is Gaussian:
+        z = np.array(sample(tf.zeros(u.shape), u), "float64")[0]
+        # Phi(z) = u at both ends; z is -5.2938 where u = 2^-24 = 5.96e-8.
+        cdf = [0.5 * math.erfc(-x / math.sqrt(2)) for x in z]
+        assert np.allclose(cdf[:3], u[0, :3], rtol=2e-4)
+        assert np.allclose(z, -z[::-1], rtol=1e-6)
+
+
+@every_type
+def test_bias_from_mean_gives_the_mean(kind):
+    mean = tf.constant([[0.001, 0.3, 0.8]], tf.float64)
+    assert np.allclose(kind().mean(kind().bias_from_mean(mean)), mean, rtol=1e-10)
+    ends = tf.constant([[max(kind.low, -5.0), min(kind.high, 5.0)]], tf.float64)
+    assert np.all(np.isfinite(kind().bias_from_mean(ends)))
+
+
+@every_type
+def test_every_type_is_known_by_name_and_serialisable(kind):
+    assert type(units.get(kind.name)) is kind
+    config = keras.saving.serialize_keras_object(kind())
+    assert type(keras.saving.deserialize_keras_object(config)) is kind
+
+
+# Names --------------------------------------------------------------------------------------------
 
 
 def test_get():
