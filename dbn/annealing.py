@@ -253,7 +253,7 @@ def check_arguments(rbm, base_rates=None, chains=500, temperatures=3000, schedul
     Returns:
         The layer, the base biases, the number of chains, the inverse temperatures and the seed.
     """
-    layer = checks.built_layer(rbm)
+    layer = checks.density(rbm)
     betas = inverse_temperatures(temperatures, schedule)
     if base_rates is None:
         base = tf.zeros(layer.W.shape[0], layer.variable_dtype)

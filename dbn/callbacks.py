@@ -18,7 +18,14 @@ from dbn import checks, execution, images, likelihood
 from dbn.annealing import check_arguments
 from dbn.training import RBM
 
-__all__ = ["Diagnostics", "LogLikelihood", "SaveChains", "SaveFilters", "SaveReconstructions"]
+__all__ = [
+    "Diagnostics",
+    "LogLikelihood",
+    "SaveChains",
+    "SaveFilters",
+    "SaveReconstructions",
+    "Schedule",
+]
 
 
 class LogLikelihood(keras.callbacks.Callback):
@@ -128,6 +135,78 @@ class Diagnostics(keras.callbacks.Callback):
         rates = getattr(self.model.negative, "swap_rates", None)
         if rates is not None:
             logs["swap_rate"] = float(tf.reduce_min(rates))
+
+
+class Schedule(keras.callbacks.Callback):
+    """Changes the number of Gibbs steps or the momentum as training goes on.
+
+    Both are constants of the compiled update, which is compiled anew (some seconds) where one
+    changes; an execution keeps its number of updates, so it takes longer as k grows. For the
+    learning rate there are Keras' own schedules.
+
+    Args:
+        k: Steps from an epoch on, a dict such as `{0: 1, 10: 5, 20: 25}` (Salakhutdinov & Murray
+            2008 let k grow from 1 to 25). Epochs are those of the model's own count, from 0, over
+            all calls of `fit`. Before the first of them nothing is changed.
+        momentum: Momentum of the optimizer, likewise, such as `{0: 0.5, 5: 0.9}` (Hinton 2010,
+            section 9).
+
+    Raises:
+        ValueError: If an argument is out of its range, or (when training begins) the optimizer has
+            no momentum to change: one made with 0 keeps no velocities.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> rbm = dbn.RBM(4)
+    >>> rbm.compile(keras.optimizers.SGD(0.1, momentum=0.5))
+    >>> schedule = dbn.callbacks.Schedule(k={0: 1, 1: 3}, momentum={1: 0.9})
+    >>> history = rbm.fit(x, epochs=2, callbacks=[schedule], verbose=0)
+    >>> rbm.k, rbm.optimizer.momentum
+    (3, 0.9)
+    """
+
+    def __init__(self, k=None, momentum=None):
+        super().__init__()
+        self.k, self.momentum = _by_epoch(k, "k"), _by_epoch(momentum, "momentum")
+        for value in self.k.values():
+            checks.integer(value, "k")
+        for value in self.momentum.values():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+                raise ValueError(f"`momentum` must be in (0, 1); got {value!r}.")
+
+    def on_train_begin(self, logs=None):
+        if self.momentum and not getattr(self.model.optimizer, "momentum", 0):
+            raise ValueError(
+                "`momentum` needs an optimizer with momentum from the start, such as "
+                f"SGD(0.1, momentum=0.5); got {self.model.optimizer.name!r} without."
+            )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        model, now = self.model, int(self.model.epochs)
+        k = _at_epoch(self.k, now, model.k)
+        momentum = _at_epoch(self.momentum, now, getattr(model.optimizer, "momentum", None))
+        if (k, momentum) == (model.k, getattr(model.optimizer, "momentum", None)):
+            return
+        model.negative.k = k
+        if self.momentum:
+            model.optimizer.momentum = momentum
+        model.remake()
+
+
+def _by_epoch(values, name):
+    """Checks a dict from epoch to value."""
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"`{name}` must be a dict from epoch to value; got {values!r}.")
+    return {checks.integer(epoch, f"{name}: epoch", least=0): values[epoch] for epoch in values}
+
+
+def _at_epoch(values, epoch, otherwise):
+    """Returns the value of the last epoch in a dict that has been reached."""
+    reached = [start for start in values if start <= epoch]
+    return values[max(reached)] if reached else otherwise
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from dbn.layers import RBMLayer
+from dbn.layers import Gaussian, RBMLayer
 
-__all__ = ["built_layer", "cases", "integer", "states", "valid", "warn_of_scale"]
+__all__ = ["built_layer", "cases", "density", "integer", "states", "warn_of_scale"]
+
+_FEWEST_FOR_MOMENTS = 50
 
 
 def integer(value, name, least=1):
@@ -60,17 +62,9 @@ def cases(x, units, name="x", width=None):
     if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
         raise ValueError(f"`{name}` must hold numbers; got dtype {x.dtype.name}.")
     x = tf.cast(x, tf.float32)
-    # The extremes tell all: NaN wherever there is a NaN.
-    low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(f"`{name}` holds NaN or infinity; all its values must be finite.")
-    if low < units.low or high > units.high:
-        grey = units.name == "bernoulli" and low >= 0 and high <= 255
-        hint = " Divide grey levels 0-255 by 255." if grey else ""
-        raise ValueError(
-            f"`{name}` must lie in [{units.low:g}, {units.high:g}] for {units.name} units; got "
-            f"values from {low:g} to {high:g}.{hint}"
-        )
+    fault = units.fault(x)
+    if fault:
+        raise ValueError(f"`{name}` {fault}")
     return x
 
 
@@ -78,14 +72,13 @@ def states(x, units, name="x", width=None):
     """Checks cases as `cases` does, and warns if they are no states that the units can be in.
 
     Warns:
-        RuntimeWarning: If x holds values between the two that the units can have.
+        RuntimeWarning: If x holds valid values that samples never have, such as grey levels.
     """
     x = cases(x, units, name, width)
-    if units.two_valued and bool(tf.reduce_any((x != units.low) & (x != units.high))):
+    if not bool(units.possible(x)):
         warnings.warn(
-            f"`{name}` holds values between {units.low:g} and {units.high:g}, which "
-            f"{units.name} units never have: the figure is not the log of a probability. Binarise "
-            "them, and say how.",
+            f"`{name}` holds {units.between}, which {units.name} units never have: the figure is "
+            "not the log of a probability. Binarise them, or draw them, and say how.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -102,17 +95,17 @@ def warn_of_scale(x, units, name="x"):
 
     Warns:
         RuntimeWarning: For Gaussian units, if the mean of a column is further than 1 from 0, or the
-            mean variance of the columns is not between 1/4 and 4.
+            mean variance of the columns is not between 1/4 and 4. Not of fewer than 50 cases.
     """
-    if units.name != "gaussian":
+    if not isinstance(units, Gaussian) or len(x) < _FEWEST_FOR_MOMENTS:
         return
     mean, variance = (part.numpy() for part in tf.nn.moments(x, axes=[0]))
     if np.abs(mean).max() > 1 or not 0.25 <= variance.mean() <= 4:
         warnings.warn(
             f"`{name}` is not standardised: its columns have means from {mean.min():.3g} to "
             f"{mean.max():.3g} and variances from {variance.min():.3g} to {variance.max():.3g}, "
-            f"{variance.mean():.3g} on average. Gaussian units have variance 1: standardise the "
-            "data, by `keras.layers.Normalization` or scikit-learn's `StandardScaler`.",
+            f"{variance.mean():.3g} on average. Gaussian units begin at variance 1: standardise "
+            "the data, by `keras.layers.Normalization` or scikit-learn's `StandardScaler`.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -135,6 +128,17 @@ def built_layer(rbm):
     return layer
 
 
-def valid(v, units):
-    """Returns whether all values of a batch are finite and in range, a boolean tensor."""
-    return tf.reduce_all(tf.math.is_finite(v) & (v >= units.low) & (v <= units.high))
+def density(rbm):
+    """Returns the layer as `built_layer` does, of an RBM that has a normalised density.
+
+    Raises:
+        ValueError: As `built_layer` does; if a unit type is sampled by an approximation.
+    """
+    layer = built_layer(rbm)
+    for units in (layer.visible, layer.hidden):
+        if not units.exact:
+            raise ValueError(
+                f"Log-likelihoods need a density, and {units.name!r} units have none: they are "
+                "sampled by an approximation."
+            )
+    return layer

@@ -58,8 +58,9 @@ def exact_log_partition(rbm):
     """Computes log Z by enumeration of the side with fewer units, in float64.
 
     Args:
-        rbm: An `RBMLayer`, or an `RBM`, built, with at most 25 Bernoulli or spin units on one
-            side. The time doubles with each; 20 beside 784 take some seconds on 2 cores.
+        rbm: An `RBMLayer`, or an `RBM`, built, with at most 2^25 states of one side: 25 Bernoulli
+            or spin units, or 12 variables of 4 values. The time grows with the states; 2^20
+            (20 Bernoulli units) beside 784 units take some seconds on 2 cores.
 
     Returns:
         `LogPartition`, with an error of 0, in nats.
@@ -74,34 +75,32 @@ def exact_log_partition(rbm):
     >>> print(round(exact_log_partition(layer).value / np.log(2), 6))
     7.0
     """
-    layer = checks.built_layer(rbm)
+    layer = checks.density(rbm)
     # Weights rounded as under a mixed policy the layer rounds them before it multiplies.
     W = tf.cast(tf.cast(layer.W, layer.compute_dtype), tf.float64)
     vbias, hbias = (tf.cast(x, tf.float64) for x in (layer.vbias, layer.hbias))
     sides = [(layer.hidden, hbias, layer.visible, vbias, tf.transpose(W))]
     sides.append((layer.visible, vbias, layer.hidden, hbias, W))
-    sides = [side for side in sides if side[0].two_valued]
-    if not sides or min(len(side[1]) for side in sides) > _MOST_ENUMERATED:
+    smallest = min(sides, key=lambda side: side[0].count(len(side[1])))
+    if smallest[0].count(len(smallest[1])) > 2**_MOST_ENUMERATED:
         raise ValueError(
             f"The RBM is too large to enumerate: it has {len(vbias)} {layer.visible.name} visible "
-            f"and {len(hbias)} {layer.hidden.name} hidden units, and one side must be of at most "
-            f"{_MOST_ENUMERATED} Bernoulli or spin units. Use `annealed_importance_sampling`."
+            f"and {len(hbias)} {layer.hidden.name} hidden units, and one side must have at most "
+            f"2^{_MOST_ENUMERATED} states, as {_MOST_ENUMERATED} Bernoulli units have. Use "
+            "`annealed_importance_sampling`."
         )
-    units, bias, others, others_bias, W = min(sides, key=lambda side: len(side[1]))
-    return LogPartition.exact(_enumerate(units, bias, others, others_bias, W))
+    return LogPartition.exact(_enumerate(*smallest))
 
 
-@tf.function(reduce_retracing=True)
+@tf.function
 def _enumerate(units, bias, others, others_bias, W):
-    """Returns the log of the sum of exp(bias . x + cumulant(x W + others_bias)) over all x."""
-    digits = tf.range(tf.shape(bias, tf.int64)[0], dtype=tf.int64)
-    count = tf.bitwise.left_shift(tf.constant(1, tf.int64), tf.shape(bias, tf.int64)[0])
+    """Returns the log of the sum of exp(-F(x)) over all states x of a side, F the free energy."""
+    count = tf.constant(units.count(len(bias)), tf.int64)
 
     def body(at, total):
-        numbers = tf.range(at, tf.minimum(at + _STATES_AT_ONCE, count))
-        bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(numbers[:, None], digits), 1)
-        x = units.low + (units.high - units.low) * tf.cast(bits, tf.float64)
-        logs = tf.linalg.matvec(x, bias) + others.cumulant(tf.matmul(x, W) + others_bias)
+        x = units.states(tf.range(at, tf.minimum(at + _STATES_AT_ONCE, count)), len(bias))
+        logs = tf.linalg.matvec(x, bias) - units.energy(x)
+        logs += others.cumulant(tf.matmul(x, W) + others_bias)
         block = tf.reduce_logsumexp(logs)
         return at + _STATES_AT_ONCE, tf.reduce_logsumexp(tf.stack([total, block]))
 
@@ -110,7 +109,7 @@ def _enumerate(units, bias, others, others_bias, W):
 
 
 def estimate_log_partition(rbm, base_rates=None, **annealing):
-    """Computes log Z exactly where a side has at most 20 two-valued units, otherwise estimates it.
+    """Computes log Z exactly where a side has at most 2^20 states, otherwise estimates it.
 
     Args:
         rbm: An `RBMLayer`, or an `RBM`, built.
@@ -125,7 +124,7 @@ def estimate_log_partition(rbm, base_rates=None, **annealing):
     """
     layer, *_ = check_arguments(rbm, base_rates, **annealing)
     sides = ((layer.visible, layer.W.shape[0]), (layer.hidden, layer.units))
-    if any(units.two_valued and n <= _QUICKLY_ENUMERATED for units, n in sides):
+    if min(units.count(n) for units, n in sides) <= 2**_QUICKLY_ENUMERATED:
         return exact_log_partition(layer)
     return annealed_importance_sampling(layer, base_rates, **annealing)
 
@@ -156,7 +155,7 @@ def log_likelihood(rbm, x, log_partition=None):
     >>> print(round(log_likelihood(layer, np.ones((2, 4))).mean / np.log(2), 5))
     -4.0
     """
-    layer = checks.built_layer(rbm)
+    layer = checks.density(rbm)
     x = checks.states(x, layer.visible, "x", layer.W.shape[0])
     if log_partition is None:
         log_partition = estimate_log_partition(layer, tf.reduce_mean(x, axis=0))
@@ -213,7 +212,7 @@ def variational_lower_bound(stack, x, log_partition=None, samples=10, seed=0):
             raise ValueError(
                 f"Layer {number + 1} of the stack has not been pretrained: `pretrain`."
             )
-    layers = [rbm.layer for rbm in stack.rbms]
+    layers = [checks.density(rbm) for rbm in stack.rbms]
     x = checks.states(x, layers[0].visible, "x", layers[0].W.shape[0])
     samples, seed = checks.integer(samples, "samples"), checks.integer(seed, "seed", least=0)
     if log_partition is None:
@@ -263,7 +262,8 @@ def pseudo_log_likelihood(layer, v, bit=None):
         Tensor of shape `(cases,)`, nats per case, at most 0.
 
     Raises:
-        ValueError: If the visible units are neither Bernoulli nor spin units.
+        ValueError: If the visible units are neither Bernoulli nor spin units, or the hidden ones
+            are noisy rectified ones, which have no density.
 
     Example:
 
@@ -273,13 +273,13 @@ def pseudo_log_likelihood(layer, v, bit=None):
     [-4. -4.]
     """
     units = layer.visible
-    if not units.two_valued:
+    if not (units.two_valued and layer.hidden.exact):
         raise ValueError(
-            "The pseudo-likelihood flips bits: it needs Bernoulli or spin visible units; got "
-            f"{units.name!r}."
+            "The pseudo-likelihood flips bits of a density: it needs Bernoulli or spin visible "
+            f"units, and no 'relu' hidden ones; got {units.name!r} and {layer.hidden.name!r}."
         )
-    x = tf.cast(v, layer.variable_dtype)
-    x = tf.where(x > (units.low + units.high) / 2, units.high, tf.constant(units.low, x.dtype))
+    upper = tf.cast(v, layer.variable_dtype) > (units.low + units.high) / 2
+    x = units.low + (units.high - units.low) * tf.cast(upper, layer.variable_dtype)
     before = layer.propup(x)[0]
     cumulant = layer.hidden.cumulant(before)
 

@@ -223,7 +223,8 @@ class ParallelTempering(NegativePhase):
             near 0, put temperatures closer together there.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of its range, or (when the RBM is built) a unit type has
+            no density.
 
     Example:
 
@@ -248,6 +249,10 @@ class ParallelTempering(NegativePhase):
                     f"{base_rates.shape}."
                 )
         self.base_rates = base_rates
+
+    def serve(self, rbm):
+        checks.density(rbm.layer)
+        super().serve(rbm)
 
     def build(self, shape):
         """Creates the chains and the statistics of their exchanges."""

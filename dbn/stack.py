@@ -1,5 +1,7 @@
 """DBN: a stack of RBMs, its greedy pretraining, and the plain Keras models made from it."""
 
+import warnings
+
 import keras
 import tensorflow as tf
 
@@ -173,19 +175,22 @@ class DBN(keras.Model):
             if epochs[i] and verbose in ("auto", 1):
                 title = f"RBM {i + 1} of {count} ({rbm.layer.W.shape[0]}-{rbm.layer.units})"
                 bar = [_LayerBar(title, epochs[i])]
-            histories.append(
-                rbm.fit(
-                    x,
-                    batch_size=batch_size[i],
-                    epochs=epochs[i],
-                    callbacks=[*callbacks[i], *bar],
-                    validation_data=validation_data,
-                    shuffle=shuffle,
-                    verbose=2 if verbose == 2 else 0,
+            with warnings.catch_warnings():
+                if i:  # The activations of a layer are not the user's to standardise.
+                    warnings.filterwarnings("ignore", ".* is not standardised", RuntimeWarning)
+                histories.append(
+                    rbm.fit(
+                        x,
+                        batch_size=batch_size[i],
+                        epochs=epochs[i],
+                        callbacks=[*callbacks[i], *bar],
+                        validation_data=validation_data,
+                        shuffle=shuffle,
+                        verbose=2 if verbose == 2 else 0,
+                    )
+                    if epochs[i]
+                    else None
                 )
-                if epochs[i]
-                else None
-            )
             if i + 1 < count:
                 x = _activations(rbm, x)
                 validation_data = _activations(rbm, validation_data)

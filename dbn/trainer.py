@@ -29,8 +29,9 @@ class Trainer(keras.Model):
     A subclass has the attributes `layer` (an `RBMLayer`), `seed`, and, once built, the weights
     `updates` and `epochs` (counters, of which an update advances the first); it defines
     `prepare(v, number)`, which gives what the update of that number needs of a batch,
-    `update(*prepared)`, `test_step((number, v))`, and `states(v, number, stream)`, what it learns
-    from in place of the cases given.
+    `update(*prepared)`, `test_step((number, v))`, `states(v, number, stream)`, what it learns
+    from in place of the cases given, and `_compile_update()`, which makes the compiled functions
+    that the first two call.
     """
 
     def __init__(self, **kwargs):
@@ -119,8 +120,8 @@ class Trainer(keras.Model):
         Raises:
             ValueError: For arguments that an RBM has no use for, data of the wrong shape or range,
                 a frozen Dense layer, and batches of a Dataset out of range.
-            FloatingPointError: If parameters stop being finite; those of the execution before are
-                restored.
+            FloatingPointError: If parameters stop being finite, or a learnt variance falls to
+                nothing; those of the execution before are restored.
         """
         self._assert_compile_called("fit")
         _refuse(y=y, class_weight=class_weight, sample_weight=sample_weight)
@@ -277,7 +278,8 @@ class Trainer(keras.Model):
 
             done, valid = execution.loop(step, iterator, steps, prepare)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
-            return done, valid, tf.reduce_all(finite), self.get_metrics_result()
+            good = tf.reduce_all([*finite, self.layer.visible.sound()])
+            return done, valid, good, self.get_metrics_result()
 
         self._run_updates = self._compiled(updates)
 
@@ -288,10 +290,10 @@ class Trainer(keras.Model):
                 self._steps_left -= steps
             before = execution.Snapshot(self._state())
             try:
-                done, valid, finite, logs = self._run_updates(
+                done, valid, good, logs = self._run_updates(
                     iterator, self._resident, tf.constant(steps, tf.int64)
                 )
-                if not (valid and finite):
+                if not (valid and good):
                     raise self._bad_execution(int(done), bool(valid))
             except BaseException as error:
                 # Ctrl-C, too: run eagerly, an update may be half made.
@@ -311,6 +313,11 @@ class Trainer(keras.Model):
             return logs
 
         self.train_function = train_function
+
+    def remake(self):
+        """Compiles the update anew, after a change of what it holds as a constant, such as k."""
+        self._compile_update()
+        self.make_train_function(force=True)
 
     def make_test_function(self, force=False):
         """Makes the function that `evaluate` calls once an execution."""
@@ -349,6 +356,8 @@ class Trainer(keras.Model):
             return ValueError(
                 f"A batch of x, at {where}, {_not_usable(self.layer.visible)}. {kept}"
             )
+        if all(np.all(np.isfinite(weight)) for weight in self.trainable_variables):
+            return FloatingPointError(f"{self.layer.visible.unsoundness()} Seen at {where}. {kept}")
         return FloatingPointError(
             f"Weights or biases became NaN or infinite at {where}. {kept} A smaller learning rate, "
             "or `clipnorm=` in the optimizer, keeps them finite."
@@ -414,7 +423,8 @@ class Trainer(keras.Model):
                     "`batch_size` and `validation_split` are for arrays; batch the Dataset itself, "
                     "and give `validation_data`."
                 )
-            train, _ = batches.stream(x, self.layer.visible, self._width())
+            train, first = batches.stream(x, self.layer.visible, self._width())
+            checks.warn_of_scale(first, self.layer.visible, "the first batch of x")
             if steps_per_epoch is None:
                 return batches.take(train, None, "steps_per_epoch"), None, None, None
             return train.repeat(), None, None, checks.integer(steps_per_epoch, "steps_per_epoch")
@@ -500,13 +510,11 @@ def _refuse(**arguments):
 
 
 def _usable(v, units):
-    return checks.valid(v, units) & (tf.shape(v)[0] > 0)
+    return units.valid(v) & (tf.shape(v)[0] > 0)
 
 
 def _not_usable(units):
-    if not np.isfinite(units.high):
-        return "holds no case, or NaN or infinity"
-    return f"holds no case, or NaN, infinity or values outside [{units.low:g}, {units.high:g}]"
+    return f"holds no case, or {units.invalid}"
 
 
 def _split(x, share):

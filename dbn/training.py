@@ -255,7 +255,7 @@ class RBM(Trainer):
                 `"pseudo_log_likelihood"` (training: as in the tutorial, the bit cycling with the
                 updates; `val_`: one fixed random bit a case), `"reconstruction_cross_entropy"` and
                 `"free_energy_gap"` (needs validation data). The default is the first for PCD, the
-                second for CD, as in the tutorial, and for Gaussian visible units.
+                second for CD, as in the tutorial, and where there are no bits to flip.
             run_eagerly: As in Keras.
             steps_per_execution: Updates between returns to Python, where callbacks and Ctrl-C act.
                 The default is what fits into 0.2 s on this machine; results do not depend on it.
@@ -270,7 +270,7 @@ class RBM(Trainer):
                 f"An RBM's cost is `dbn.contrastive_divergence`, not a loss; got loss={loss!r}."
             )
         if metrics is None:
-            bits = self.persistent and self.layer.visible.two_valued
+            bits = self.persistent and self._has_bits()
             metrics = ["pseudo_log_likelihood" if bits else "reconstruction_cross_entropy"]
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         known = (*self._means, "free_energy_gap")
@@ -279,15 +279,23 @@ class RBM(Trainer):
                 raise ValueError(
                     f"Unknown metric {name!r} in `metrics`; known: {', '.join(known)}."
                 )
-        if "pseudo_log_likelihood" in metrics and not self.layer.visible.two_valued:
+        if "pseudo_log_likelihood" in metrics and not self._has_bits():
             raise ValueError(
-                "The metric `pseudo_log_likelihood` needs Bernoulli or spin visible units; got "
-                f"{self.layer.visible.name!r}."
+                "The metric `pseudo_log_likelihood` needs Bernoulli or spin visible units, and no "
+                f"'relu' hidden ones; got {self.layer.visible.name!r} and "
+                f"{self.layer.hidden.name!r}."
             )
         super().compile(
             optimizer, run_eagerly, steps_per_execution, jit_compile, "free_energy_gap" in metrics
         )
         self._log_names = tuple(metrics)
+        self._compile_update()
+
+    def _has_bits(self):
+        """Whether there is a pseudo-likelihood of bits to be flipped."""
+        return self.layer.visible.two_valued and self.layer.hidden.exact
+
+    def _compile_update(self):
         self._run_prepare = self._compiled(self._prepare_batch, self.jit_compile)
         self._run_update = self._compiled(self._update, self.jit_compile)
 

@@ -1,6 +1,25 @@
 """Keras layers: what a restricted Boltzmann machine is. Installed as `dbn.layers`."""
 
 from dbn.layers.rbm import RBMLayer
-from dbn.layers.units import Bernoulli, Gaussian, Spin, Units
+from dbn.layers.units import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Gaussian,
+    NoisyReLU,
+    ScaledGaussian,
+    Spin,
+    Units,
+)
 
-__all__ = ["Bernoulli", "Gaussian", "RBMLayer", "Spin", "Units"]
+__all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "Gaussian",
+    "NoisyReLU",
+    "RBMLayer",
+    "ScaledGaussian",
+    "Spin",
+    "Units",
+]

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dbn.layers import units as unit_types
+from dbn.layers.real import Gaussian
 
 __all__ = ["RBMLayer"]
 
@@ -28,17 +29,21 @@ class RBMLayer(keras.layers.Layer):
 
     Args:
         units: Number of hidden units, an integer >= 1. Left out if `dense` is given.
-        visible: Unit type of the visible side, `"bernoulli"`, `"gaussian"` or `"spin"`, or a
-            `dbn.layers.Units`.
-        hidden: Unit type of the hidden side, likewise; not Gaussian if the visible one is.
+        visible: Unit type of the visible side: `"bernoulli"`, `"categorical"`, `"gaussian"`,
+            `"scaled_gaussian"` or `"spin"`, or a `dbn.layers.Units`, such as `Categorical(4)` or
+            `Binomial(10)`.
+        hidden: Unit type of the hidden side: `"bernoulli"`, `"categorical"`, `"gaussian"`,
+            `"relu"` or `"spin"`; not Gaussian if the visible one is.
         dense: An existing Dense layer to share. It must have a bias and the hidden type's
-            activation (sigmoid for Bernoulli, linear for Gaussian, tanh for spin units), and
-            neither LoRA, quantisation nor an activity regularizer. Its other regularizers enter the
-            training cost.
+            activation (sigmoid for Bernoulli, softmax for categorical, linear for Gaussian, relu
+            for noisy rectified, tanh for spin units), and neither LoRA, quantisation nor an
+            activity regularizer. Its other regularizers enter the training cost.
         vbias: An existing `keras.Variable` of shape `(visible,)` to share as visible bias. Such
             sharing lasts as long as the objects: a saved file keeps the values, not the sharing.
-        kernel_initializer: Initializer of `W` if the layer makes its own Dense. The default is the
-            tutorial's: uniform in +-4 sqrt(6 / (visible + hidden)).
+        kernel_initializer: Initializer of `W` if the layer makes its own Dense. The default between
+            Bernoulli units is the tutorial's, uniform in +-4 sqrt(6 / (visible + hidden)); between
+            others normal with deviation 0.01 (Hinton 2010, section 8), since chains of real-valued
+            units explode from a wide start.
         hbias_initializer: Initializer of `hbias`, likewise.
         vbias_initializer: Initializer of `vbias`.
         **kwargs: `name`, `dtype` (by default that of `dense`), `trainable` of
@@ -85,7 +90,10 @@ class RBMLayer(keras.layers.Layer):
         super().__init__(**kwargs)
         self.visible = unit_types.get(visible)
         self.hidden = unit_types.get(hidden)
-        if self.visible.name == self.hidden.name == "gaussian":
+        for side, kind in (("visible", self.visible), ("hidden", self.hidden)):
+            if kind.refusal(side):
+                raise ValueError(f"`{side}` cannot be {kind.name!r} units: {kind.refusal(side)}.")
+        if isinstance(self.visible, Gaussian) and isinstance(self.hidden, Gaussian):
             raise ValueError(
                 "Gaussian `visible` and Gaussian `hidden` units: exp(-E) has no finite sum unless "
                 "all singular values of W stay below 1, which training does not see to. Make one "
@@ -95,9 +103,7 @@ class RBMLayer(keras.layers.Layer):
             dense = keras.layers.Dense(
                 int(units),
                 activation=self.hidden.activation,
-                # The tutorial's range: sqrt(3 scale / mean(visible, hidden)) with scale 16.
-                kernel_initializer=kernel_initializer
-                or keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform"),
+                kernel_initializer=kernel_initializer or self._default_initializer(),
                 bias_initializer=hbias_initializer,
                 dtype=self.dtype_policy,
             )
@@ -105,6 +111,12 @@ class RBMLayer(keras.layers.Layer):
         self.check_dense()
         self.vbias_initializer = keras.initializers.get(vbias_initializer)
         self.vbias = vbias
+
+    def _default_initializer(self):
+        if self.visible.name == self.hidden.name == "bernoulli":
+            # The tutorial's range: sqrt(3 scale / mean(visible, hidden)) with scale 16.
+            return keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform")
+        return keras.initializers.RandomNormal(0.0, 0.01)
 
     @staticmethod
     def _check_sides(units, dense):
@@ -182,6 +194,8 @@ class RBMLayer(keras.layers.Layer):
             raise ValueError(
                 f"`vbias` must have shape ({width},) for these data; got {tuple(self.vbias.shape)}."
             )
+        self.visible.build(self, width)
+        self.hidden.build(self, self.units)
         self.input_spec = keras.layers.InputSpec(ndim=2, axes={-1: width})
 
     @property
@@ -330,7 +344,7 @@ class RBMLayer(keras.layers.Layer):
         """Sets the visible bias to that of independent units with the means of the data.
 
         For Bernoulli units: log(p / (1 - p)), p clipped to [0.001, 0.999] (Hinton 2010, section 8);
-        for Gaussian ones the means themselves.
+        for Gaussian ones the means themselves (over the variance); for categorical ones log p.
 
         Args:
             x: Array of shape `(cases, visible)`, values in the range of the visible units.
@@ -343,12 +357,9 @@ class RBMLayer(keras.layers.Layer):
         x, width = tf.cast(x, self.vbias.dtype), self.W.shape[0]
         if x.shape.rank != 2 or x.shape[0] == 0 or x.shape[1] != width:
             raise ValueError(f"`x` must have shape (cases, {width}); got {tuple(x.shape)}.")
-        low, high = float(tf.reduce_min(x)), float(tf.reduce_max(x))
-        if not (self.visible.low <= low and high <= self.visible.high):
-            raise ValueError(
-                f"`x` must lie in [{self.visible.low:g}, {self.visible.high:g}] for "
-                f"{self.visible.name} units; got values from {low:g} to {high:g}."
-            )
+        fault = self.visible.fault(x)
+        if fault:
+            raise ValueError(f"`x` {fault}")
         self.vbias.assign(self.visible.bias_from_mean(tf.reduce_mean(x, axis=0)))
 
     def get_config(self):

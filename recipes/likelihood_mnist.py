@@ -2,6 +2,7 @@
 
     python recipes/likelihood_mnist.py                    # 15 minutes of training
     python recipes/likelihood_mnist.py --preset hour
+    python recipes/likelihood_mnist.py --preset large     # 1,000 hidden units
     python recipes/likelihood_mnist.py --validation       # to choose: no test image is read
 
 500 hidden units, the centered gradient, PCD-2 with 256 chains, batches of 128, a learning rate that
@@ -71,6 +72,7 @@ class Preset:
 PRESETS = {
     "default": Preset(epochs=180),
     "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40),
+    "large": Preset(epochs=240, hidden=1000, watched_every=40),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
     ),

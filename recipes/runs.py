@@ -37,7 +37,7 @@ _UNFINISHED = "unfinished"  # A file that a run folder holds from `start` to `fi
 
 
 def add_arguments(parser, default_folder):
-    """Adds the options that all recipes have.
+    """Adds the options of a recipe that takes a data set by name.
 
     Args:
         parser: `argparse.ArgumentParser`.
@@ -50,13 +50,24 @@ def add_arguments(parser, default_folder):
         help="mnist, fashion_mnist or another set of pictures of TensorFlow Datasets, or digits, "
         "scikit-learn's of 8x8 pixels (default: mnist, or digits where mnist cannot be had)",
     )
+    add_run_arguments(parser, default_folder, "; {data_set} stands for the set's name")
+
+
+def add_run_arguments(parser, default_folder, more_help=""):
+    """Adds the options that all recipes have: the run folder and the seed.
+
+    Args:
+        parser: `argparse.ArgumentParser`.
+        default_folder: Default of `--run-dir`, relative to the current folder.
+        more_help: What its help is to say besides.
+    """
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path(default_folder),
         metavar="FOLDER",
-        help="where pictures and metrics.json go; {data_set} stands for the set's name; a folder "
-        "that holds a finished run is refused (default: %(default)s)",
+        help=f"where pictures and metrics.json go{more_help}; a folder that holds a finished run "
+        "is refused (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",

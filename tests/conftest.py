@@ -125,50 +125,93 @@ class Reference:
 
 
 class Joint:
-    """An RBM of any unit types, 2 visible and 2 hidden units, from E(v, h) alone, in NumPy float64.
+    """An RBM of any unit types, so small that E(v, h) can be summed over all, in NumPy float64.
 
     A real-valued unit is on a grid: sums over it are integrals, by the trapezoidal rule, whose
     error is far below float64's own for densities like these.
     """
 
+    visible = ("bernoulli", "spin", "gaussian", "scaled", "categorical", "groups", "binomial")
+    hidden = ("bernoulli", "spin", "gaussian", "categorical")
     combinations = tuple(
         pair
-        for pair in itertools.product(("bernoulli", "gaussian", "spin"), repeat=2)
-        if pair != ("gaussian", "gaussian")
+        for pair in itertools.product(visible, hidden)
+        if pair not in (("gaussian", "gaussian"), ("scaled", "gaussian"))
     )
+    real = ("gaussian", "scaled")
+    _step = 0.1
     _values = {
-        "bernoulli": ([0.0, 1.0], 1.0),
-        "gaussian": (np.linspace(-10, 10, 201), 0.1),
-        "spin": ([-1.0, 1.0], 1.0),
+        "bernoulli": [0.0, 1.0],
+        "binomial": [0.0, 1.0, 2.0, 3.0],
+        "gaussian": np.linspace(-10, 10, 201),
+        "scaled": np.linspace(-13, 13, 261),
+        "spin": [-1.0, 1.0],
     }
 
     def __init__(self, visible, hidden, seed=0):
         self.types = visible, hidden
-        random = np.random.default_rng(seed)
-        self.W, self.hbias, self.vbias = (0.7 * random.normal(size=n) for n in ((2, 2), 2, 2))
-        (self.v, v_cell), (self.h, h_cell) = (self._states(units) for units in self.types)
-        log_f = np.log(v_cell * h_cell) - self.energy(self.v[:, None], self.h[None])
+        self.v, self.h = (self.states(kind) for kind in self.types)
+        random, shape = np.random.default_rng(seed), (self.v.shape[1], self.h.shape[1])
+        self.W, self.hbias, self.vbias = (
+            0.7 * random.normal(size=size) for size in (shape, shape[1], shape[0])
+        )
+        self.log_variance = np.log([0.6, 1.5])  # Of scaled units.
+        log_f = np.log(np.prod(self.cells)) - self.energy(self.v[:, None], self.h[None])
         self.log_partition = Reference.logsumexp(log_f)
         self.p = np.exp(log_f - self.log_partition)  # (visible states, hidden states)
-        self.cells = v_cell, h_cell
 
-    def _states(self, units):
-        values, step = self._values[units]
-        return np.array(list(itertools.product(values, repeat=2))), step**2
+    @classmethod
+    def states(cls, kind):
+        """All states of one side; two units, or one group, or groups of 2 and 3 units."""
+        if kind == "categorical":
+            return np.eye(3)
+        if kind == "groups":
+            return np.array([[*x, *y] for x in np.eye(2) for y in np.eye(3)])
+        return np.array(list(itertools.product(cls._values[kind], repeat=2)))
+
+    @property
+    def cells(self):
+        """What a state of each side stands for in a sum."""
+        return [self._step**2 if kind in self.real else 1.0 for kind in self.types]
+
+    @staticmethod
+    def units(kind):
+        """The unit type of this name."""
+        own = {
+            "scaled": dbn.layers.ScaledGaussian,
+            "groups": lambda: dbn.layers.Categorical([2, 3]),
+            "binomial": lambda: dbn.layers.Binomial(3),
+        }
+        return own[kind]() if kind in own else kind
 
     def layer(self, dtype="float32"):
-        layer = dbn.RBMLayer(2, *self.types, dtype=dtype)
-        layer.build((None, 2))
-        for name in ("W", "hbias", "vbias"):
-            getattr(layer, name).assign(getattr(self, name))
+        layer = dbn.RBMLayer(self.h.shape[1], *map(self.units, self.types), dtype=dtype)
+        layer.build((None, self.v.shape[1]))
+        for name, value in self.parameters().items():
+            self.variable(layer, name).assign(value)
         return layer
 
+    def parameters(self):
+        """What is learnt, by name."""
+        names = ["W", "hbias", "vbias"] + ["log_variance"] * ("scaled" in self.types)
+        return {name: getattr(self, name) for name in names}
+
+    @staticmethod
+    def variable(layer, name):
+        return layer.visible.log_variance if name == "log_variance" else getattr(layer, name)
+
+    def own_energy(self, x, kind):
+        """The part of the energy that holds neither weights nor biases."""
+        if kind == "gaussian":
+            return (x**2).sum(-1) / 2
+        if kind == "scaled":
+            return (x**2 / np.exp(self.log_variance)).sum(-1) / 2
+        if kind == "binomial":
+            return -np.log(np.array([1, 3, 3, 1])[np.int64(x)]).sum(-1)
+        return 0.0
+
     def energy(self, v, h):
-        own = sum(
-            (x**2).sum(-1) / 2
-            for x, units in zip((v, h), self.types, strict=True)
-            if units == "gaussian"
-        )
+        own = sum(self.own_energy(x, kind) for x, kind in zip((v, h), self.types, strict=True))
         return own - v @ self.vbias - h @ self.hbias - ((v @ self.W) * h).sum(-1)
 
     def free_energy(self, v):
@@ -183,8 +226,8 @@ class Joint:
         found = self.v[at // self.p.shape[1]], self.h[at % self.p.shape[1]]
         # Inside the cell of the grid, no longer on it.
         return tuple(
-            x + random.uniform(-0.05, 0.05, x.shape) * (units == "gaussian")
-            for x, units in zip(found, self.types, strict=True)
+            x + self._step * random.uniform(-0.5, 0.5, x.shape) * (kind in self.real)
+            for x, kind in zip(found, self.types, strict=True)
         )
 
     def moments(self):
@@ -196,7 +239,7 @@ class Joint:
 
     @staticmethod
     def moments_of(v, h):
-        """The same of each draw, `(draws, 10)`."""
+        """The same of each draw, `(draws, moments)`."""
         v, h = np.asarray(v, "float64"), np.asarray(h, "float64")
         products = (v[:, :, None] * h[:, None]).reshape(len(v), -1)
         return np.concatenate([v, h, products, v**2], 1)

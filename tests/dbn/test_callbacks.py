@@ -5,7 +5,7 @@ from PIL import Image
 
 import dbn
 from dbn import images
-from dbn.callbacks import LogLikelihood, SaveChains, SaveFilters, SaveReconstructions
+from dbn.callbacks import LogLikelihood, SaveChains, SaveFilters, SaveReconstructions, Schedule
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 2, (20, 6)).astype("float32")
@@ -271,3 +271,62 @@ def test_log_likelihood_is_that_of_the_averages_where_the_optimizer_keeps_them()
     # `fit` leaves the averages.
     final = dbn.likelihood.log_likelihood(rbm, x).mean
     assert histories[0]["log_likelihood"][-1] == pytest.approx(final, rel=1e-5)
+
+
+def scheduled(momentum=0.5, **arguments):
+    keras.utils.set_random_seed(2)
+    rbm = dbn.RBM(5, seed=1, persistent=True, chains=7, **arguments)
+    rbm.compile(keras.optimizers.SGD(0.2, momentum=momentum))
+    return rbm
+
+
+def assert_equal(one, other):
+    for a, b in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_schedule_equals_training_in_stages(tmp_path):
+    schedule = Schedule(k={0: 1, 2: 3, 3: 2}, momentum={1: 0.9})
+    whole = scheduled()
+    fit(whole, schedule, epochs=4)
+    assert whole.k == 2 and whole.optimizer.momentum == 0.9
+    stages = scheduled()
+    for k, momentum, epochs in ((1, 0.5, 1), (1, 0.9, 1), (3, 0.9, 1), (2, 0.9, 1)):
+        stages.negative.k, stages.optimizer.momentum = k, momentum
+        stages.compile(stages.optimizer)
+        fit(stages, epochs=epochs)
+    assert_equal(whole, stages)
+    parts = scheduled()
+    fit(parts, schedule, epochs=1)
+    parts.save(tmp_path / "rbm.keras")
+    parts = keras.saving.load_model(tmp_path / "rbm.keras")
+    fit(parts, schedule, epochs=3)
+    assert_equal(whole, parts)
+
+
+def test_a_schedule_that_changes_nothing_changes_nothing():
+    plain, watched = scheduled(), scheduled()
+    fit(plain, epochs=2)
+    fit(watched, Schedule(k={0: 1}, momentum={5: 0.9}), epochs=2)
+    assert_equal(plain, watched)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": {0: 0}}, "`k` must be an integer >= 1; got 0"),
+        ({"k": {-1: 1}}, "`k: epoch` must be an integer >= 0; got -1"),
+        ({"k": 3}, "`k` must be a dict from epoch to value; got 3"),
+        ({"k": {}}, "`k` must be a dict"),
+        ({"momentum": {0: 1.0}}, r"`momentum` must be in \(0, 1\); got 1.0"),
+        ({"momentum": {0: "a"}}, r"`momentum` must be in \(0, 1\); got 'a'"),
+    ],
+)
+def test_bad_schedules(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**arguments)
+
+
+def test_a_schedule_of_momentum_needs_velocities():
+    with pytest.raises(ValueError, match="an optimizer with momentum from the start"):
+        fit(scheduled(momentum=0.0), Schedule(momentum={0: 0.5}))

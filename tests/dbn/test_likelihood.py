@@ -84,11 +84,24 @@ def test_pseudo_log_likelihood_at_fifty_times_the_weights(reference):
     assert np.allclose(ours, expected, rtol=1e-4, atol=8)
 
 
-def test_pseudo_likelihood_needs_bits(reference, monkeypatch):
-    layer = reference.random().layer()
-    monkeypatch.setattr(layer.visible, "name", "gaussian")
-    with pytest.raises(ValueError, match="needs Bernoulli visible units; got 'gaussian'"):
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"visible": "gaussian"}, "needs Bernoulli or spin visible units.* got 'gaussian'"),
+        ({"hidden": "relu"}, "no 'relu' hidden ones; got 'bernoulli' and 'relu'"),
+    ],
+)
+def test_pseudo_likelihood_needs_bits(sides, message):
+    layer = dbn.RBMLayer(3, **sides)
+    layer.build((None, 4))
+    with pytest.raises(ValueError, match=message):
         likelihood.pseudo_log_likelihood(layer, tf.zeros((2, 4)), 0)
+    rbm = dbn.RBM(layer, persistent=True)
+    with pytest.raises(ValueError, match=message):
+        rbm.compile(metrics=["pseudo_log_likelihood"])
+    rbm.compile()
+    history = rbm.fit(np.eye(4), verbose=0).history
+    assert list(history) == ["reconstruction_cross_entropy"]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), DTYPES)
@@ -179,10 +192,50 @@ def test_exact_log_partition_sees_changed_weights(reference):
     assert found == pytest.approx(reference(2 * rbm.W, rbm.hbias, rbm.vbias).log_partition())
 
 
+def test_exact_log_partition_of_every_combination(any_joint):
+    found = likelihood.exact_log_partition(any_joint.layer("float64"))
+    assert found.value == pytest.approx(any_joint.log_partition, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("bernoulli", "gaussian"),
+        ("binomial", "bernoulli"),
+        ("categorical", "categorical"),
+        ("gaussian", "spin"),
+        ("groups", "gaussian"),
+        ("scaled", "bernoulli"),
+    ],
+    ids="-".join,
+)
+def test_annealed_importance_sampling_of_every_type(types, joint):
+    model = joint(*types)
+    layer, rates = model.layer(), model.draw(200, seed=7)[0].mean(0)
+    found = likelihood.annealed_importance_sampling(layer, rates, chains=2000, temperatures=10)
+    assert 0 < found.standard_error < 0.05
+    assert abs(found.value - model.log_partition) < 4 * found.standard_error
+
+
+def test_noisy_rectified_units_have_no_likelihood():
+    layer = dbn.RBMLayer(3, hidden="relu")
+    layer.build((None, 4))
+    x = np.eye(4, dtype="float32")
+    for measure in (
+        likelihood.exact_log_partition,
+        likelihood.annealed_importance_sampling,
+        lambda layer: likelihood.log_likelihood(layer, x),
+        lambda layer: likelihood.raise_log_likelihood(layer, x),
+        lambda layer: dbn.RBM(layer, negative=dbn.negative.ParallelTempering()).build((None, 4)),
+    ):
+        with pytest.raises(ValueError, match="need a density, and 'relu' units have none"):
+            measure(layer)
+
+
 def test_exact_log_partition_says_what_is_too_large():
     layer = dbn.RBMLayer(26)
     layer.build((None, 30))
-    message = "30 bernoulli visible and 26 bernoulli hidden .* at most 25 .*annealed_importance"
+    message = "30 bernoulli visible and 26 bernoulli hidden .* at most 2.25 .*annealed_importance"
     with pytest.raises(ValueError, match=message):
         likelihood.exact_log_partition(layer)
     with pytest.raises(ValueError, match="not built"):

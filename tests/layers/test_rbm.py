@@ -8,7 +8,7 @@ from keras.src.testing import TestCase
 
 import dbn
 from dbn import RBMLayer, noise
-from dbn.layers import Bernoulli
+from dbn.layers import Bernoulli, Binomial, Categorical, ScaledGaussian
 
 DTYPES = [("float32", 1e-5), ("float64", 1e-12)]
 
@@ -46,6 +46,17 @@ def test_initial_weights_are_the_tutorials(visible, hidden, assert_mean):
     assert_mean(W**2, bound**2 / 3)
     assert_mean(W**4, bound**4 / 5)
     assert not np.any(layer.hbias.value) and not np.any(layer.vbias.value)
+
+
+@pytest.mark.parametrize("sides", [("gaussian", "bernoulli"), ("bernoulli", "relu")])
+def test_initial_weights_between_other_types_are_small(sides, assert_mean):
+    keras.utils.set_random_seed(1)
+    layer = RBMLayer(100, *sides)
+    layer.build((None, 200))
+    W = np.ravel(layer.W.value)
+    assert_mean(W, 0)
+    assert_mean(W**2, 1e-4)
+    assert_mean(W**4, 3e-8)
 
 
 def test_initial_weights_follow_keras_seed():
@@ -194,11 +205,11 @@ def test_gradients_of_every_combination(any_joint):
     """Against central differences of the free energy by summing or integrating."""
     v, _ = any_joint.draw(5, seed=2)
     layer = any_joint.layer("float64")
-    variables = [layer.W, layer.hbias, layer.vbias]
+    parameters = any_joint.parameters()
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(layer.free_energy(v))
-    found = tape.gradient(mean, [x.value for x in variables])
-    for gradient, value in zip(found, (any_joint.W, any_joint.hbias, any_joint.vbias), strict=True):
+    found = tape.gradient(mean, [any_joint.variable(layer, name).value for name in parameters])
+    for gradient, value in zip(found, parameters.values(), strict=True):
         for at in np.ndindex(value.shape):
             sides = []
             for step in (1e-5, -1e-5):
@@ -213,37 +224,71 @@ def test_gradients_of_every_combination(any_joint):
 def test_gibbs_steps_of_every_combination_leave_the_joint_invariant(kind, any_joint, assert_mean):
     layer, (v, h) = any_joint.layer(), any_joint.draw(40_000, seed=3)
     for step in range(3):
-        u = noise.uniforms((len(v), 4), seed=4, step=step)
+        u = noise.uniforms((len(v), sum(layer.uniforms_per_step)), seed=4, step=step)
         if kind == "hvh":
             _, _, v, _, _, h = layer.gibbs_hvh(np.float32(h), u)
         else:
             _, _, h, _, _, v = layer.gibbs_vhv(np.float32(v), u)
     if kind == "vhv":  # v comes last there, so h belongs to the v before it.
-        h = layer.sample_h_given_v(v, noise.uniforms((len(v), 2), seed=5))[-1]
+        u = noise.uniforms((len(v), layer.uniforms_per_step[1]), seed=5)
+        h = layer.sample_h_given_v(v, u)[-1]
     assert_mean(any_joint.moments_of(v, h), any_joint.moments())
 
 
 def test_visible_bias_from_data_of_every_type(any_joint):
-    layer, x = any_joint.layer(), np.float32([[0.5, -0.25], [0.0, 0.75]])
-    x = np.abs(x) if any_joint.types[0] == "bernoulli" else x
+    layer, x = any_joint.layer(), any_joint.draw(200, seed=6)[0].astype("float32")
     layer.set_vbias_from_data(x)
-    assert np.allclose(layer.visible.mean(layer.vbias), x.mean(0), atol=1e-6)
+    assert np.allclose(layer.visible.mean(layer.vbias[None])[0], x.mean(0), atol=1e-5)
 
 
-def test_two_gaussian_sides_are_refused():
+@pytest.mark.parametrize("visible", ["gaussian", "scaled_gaussian"])
+def test_two_gaussian_sides_are_refused(visible):
     with pytest.raises(ValueError, match="Gaussian `visible` and Gaussian `hidden`.*W stay below"):
-        RBMLayer(3, visible="gaussian", hidden="gaussian")
+        RBMLayer(3, visible=visible, hidden="gaussian")
 
 
 @pytest.mark.parametrize(
-    ("hidden", "activation"), [("bernoulli", "sigmoid"), ("gaussian", "linear"), ("spin", "tanh")]
+    ("sides", "message"),
+    [
+        ({"visible": "relu"}, "`visible` cannot be 'relu' units: data have no use"),
+        ({"hidden": "scaled_gaussian"}, "`hidden` cannot be 'scaled_gaussian' units: the variance"),
+        ({"hidden": Binomial(3)}, r"`hidden` cannot be 'binomial' units: .* n sigmoid\(a\), is"),
+        ({"hidden": Categorical([2, 3])}, "`hidden` cannot be 'categorical' units: .* one group"),
+    ],
+)
+def test_sides_that_a_type_cannot_be_on(sides, message):
+    with pytest.raises(ValueError, match=message):
+        RBMLayer(5, **sides)
+
+
+def test_units_that_do_not_make_whole_groups_are_refused():
+    with pytest.raises(ValueError, match=r"sizes 3 do not make 7 units.*one_hot\(codes\)"):
+        RBMLayer(2, visible=Categorical(3)).build((None, 7))
+
+
+def test_learnt_variances_serve_one_layer():
+    kind = ScaledGaussian()
+    RBMLayer(2, visible=kind).build((None, 3))
+    with pytest.raises(ValueError, match="serve an RBMLayer already"):
+        RBMLayer(2, visible=kind).build((None, 3))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "activation"),
+    [
+        ("bernoulli", "sigmoid"),
+        ("categorical", "softmax"),
+        ("gaussian", "linear"),
+        ("relu", "relu"),
+        ("spin", "tanh"),
+    ],
 )
 def test_the_shared_dense_has_the_activation_of_the_hidden_type(hidden, activation):
     assert RBMLayer(3, hidden=hidden).dense.activation is keras.activations.get(activation)
     layer = RBMLayer(dense=dense(activation=activation), hidden=hidden)
     assert layer.units == 3
     with pytest.raises(ValueError, match=f"{hidden} hidden units need {activation!r}"):
-        RBMLayer(dense=dense(activation="relu"), hidden=hidden)
+        RBMLayer(dense=dense(activation="elu"), hidden=hidden)
 
 
 # Gibbs steps --------------------------------------------------------------------------------------
@@ -497,8 +542,8 @@ def test_vbias_from_data(convert, reference):
         (np.zeros(4), r"shape \(cases, 4\); got \(4,\)"),
         (np.zeros((2, 5)), r"shape \(cases, 4\); got \(2, 5\)"),
         (np.zeros((0, 4)), r"shape \(cases, 4\); got \(0, 4\)"),
-        (np.full((2, 4), np.nan), r"must lie in \[0, 1\] for bernoulli units; got.*nan"),
-        (np.full((2, 4), np.inf), r"must lie in \[0, 1\].*inf"),
+        (np.full((2, 4), np.nan), "`x` holds NaN or infinity"),
+        (np.full((2, 4), np.inf), "`x` holds NaN or infinity"),
         (np.full((2, 4), 255), r"must lie in \[0, 1\].*from 255 to 255"),
         (np.full((2, 4), -1), r"must lie in \[0, 1\].*from -1 to -1"),
     ],

@@ -6,7 +6,16 @@ import pytest
 import tensorflow as tf
 
 from dbn import noise
-from dbn.layers import Bernoulli, Gaussian, Spin, units
+from dbn.layers import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    Gaussian,
+    NoisyReLU,
+    ScaledGaussian,
+    Spin,
+    units,
+)
 
 LOWEST, HIGHEST = 2.0**-24, 1 - 2.0**-24
 
@@ -112,95 +121,274 @@ def test_bias_from_mean(reference):
 
 
 def test_uniforms_and_range():
-    for kind in units.TYPES.values():
-        assert kind().uniforms(7) == 7
+    for kind in (Bernoulli(), Binomial(4), Gaussian(), NoisyReLU(), ScaledGaussian(), Spin()):
+        assert kind.uniforms(7) == 7
     assert (Bernoulli.low, Bernoulli.high, Bernoulli.activation) == (0, 1, "sigmoid")
     assert (Spin.low, Spin.high, Spin.activation) == (-1, 1, "tanh")
     assert (Gaussian.low, Gaussian.high, Gaussian.activation) == (-np.inf, np.inf, "linear")
+    assert (NoisyReLU.low, NoisyReLU.high, NoisyReLU.activation) == (0, np.inf, "relu")
+    assert (Binomial(4).low, Binomial(4).high) == (0, 4)
 
 
-# Every type ---------------------------------------------------------------------------------------
+# Every type of single units -----------------------------------------------------------------------
 
-# Values, and the weight of each in a sum or an integral over them.
-SUPPORT = {
-    "bernoulli": (np.array([0.0, 1.0]), 1.0),
-    "spin": (np.array([-1.0, 1.0]), 1.0),
-    "gaussian": (np.linspace(-20, 20, 4001), 0.01),
+
+def scaled(variance=0.4, floor=0.1):
+    kind = ScaledGaussian(floor)
+    kind.build(keras.layers.Layer(), 1)
+    kind.log_variance.assign([math.log(variance - floor)])
+    return kind
+
+
+# A type, its values, and the weight of each in a sum or an integral over them.
+SINGLE = {
+    "bernoulli": (Bernoulli, np.array([0.0, 1.0]), 1.0),
+    "binomial": (lambda: Binomial(4), np.arange(5.0), 1.0),
+    "spin": (Spin, np.array([-1.0, 1.0]), 1.0),
+    "gaussian": (Gaussian, np.linspace(-20, 20, 4001), 0.01),
+    "scaled": (scaled, np.linspace(-20, 20, 4001), 0.01),
 }
-every_type = pytest.mark.parametrize("kind", units.TYPES.values(), ids=units.TYPES)
 
 
-@every_type
-def test_density_from_its_energy(kind, reference):
+@pytest.fixture(params=SINGLE)
+def single(request):
+    make, *support = SINGLE[request.param]
+    return make(), *support
+
+
+def test_density_from_its_energy(single, reference):
     """Mean, cumulant and log-density by summing exp(x a - energy(x)) over x."""
+    kind, x, weight = single
     a = np.linspace(-6, 6, 25)
-    x, weight = SUPPORT[kind.name]
-    energy = kind().energy(tf.constant(x[:, None])).numpy()
+    energy = kind.energy(tf.constant(x[:, None])).numpy()
     log_f = a[:, None] * x - energy + np.log(weight)
     cumulant = reference.logsumexp(log_f, 1)
     p = np.exp(log_f - cumulant[:, None])
-    for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-5)):
+    # A learnt variance is a float32 variable.
+    exact = 1e-6 if isinstance(kind, ScaledGaussian) else 1e-10
+    for dtype, tolerance in (("float64", exact), ("float32", 1e-5)):
         column = tf.constant(a[:, None], dtype)
-        assert np.allclose(kind().cumulant(column), cumulant, rtol=tolerance, atol=tolerance)
-        assert np.allclose(kind().mean(column)[:, 0], p @ x, rtol=tolerance, atol=tolerance)
+        assert np.allclose(kind.cumulant(column), cumulant, rtol=tolerance, atol=tolerance)
+        assert np.allclose(kind.mean(column)[:, 0], p @ x, rtol=tolerance, atol=tolerance)
         for i in (0, len(x) // 3, len(x) - 1):
-            found = kind().log_prob(tf.fill(column.shape, tf.constant(x[i], dtype)), column)
-            expected = np.log(p[:, i] / weight)
-            assert np.allclose(found, expected, rtol=10 * tolerance, atol=10 * tolerance)
+            found = kind.log_prob(tf.fill(column.shape, tf.constant(x[i], dtype)), column)
+            expected = np.log(p[:, i] / weight, where=p[:, i] > 0, out=np.full(len(p), np.nan))
+            close = np.isclose(found, expected, rtol=10 * tolerance, atol=10 * tolerance)
+            assert np.all(close | ~np.isfinite(expected))
 
 
-@every_type
-def test_samples_have_the_moments_of_the_density(kind, assert_mean):
+def test_samples_have_the_moments_of_the_density(single, assert_mean):
+    kind, x, _ = single
     a = np.array([-3.0, -0.7, 0, 0.4, 2], "float32")
-    draws = kind().sample(tf.tile(a[None], (40000, 1)), noise.uniforms((40000, 5), seed=4))
+    draws = kind.sample(tf.tile(a[None], (40000, 1)), noise.uniforms((40000, 5), seed=4))
     draws = np.array(draws, "float64")
-    x, _ = SUPPORT[kind.name]
-    p = np.exp(a[:, None] * x - kind().energy(tf.constant(x[:, None])).numpy())
+    p = np.exp(a[:, None] * x - kind.energy(tf.constant(x[:, None])).numpy())
     p /= p.sum(1, keepdims=True)
     for power in (1, 2, 3, 4):
         assert_mean(draws**power, p @ x**power)
 
 
-@every_type
-def test_the_cumulants_gradient_is_the_mean(kind):
+def test_binomial_energy_counts_the_ways():
+    x = np.arange(6.0)
+    expected = -np.log([1, 5, 10, 10, 5, 1])
+    assert np.allclose(Binomial(5).energy(tf.constant(x[:, None])), expected, atol=1e-12)
+
+
+@pytest.fixture(params=[*SINGLE, "relu"])
+def smooth(request):
+    return NoisyReLU() if request.param == "relu" else SINGLE[request.param][0]()
+
+
+def test_the_cumulants_gradient_is_the_mean(smooth):
     a = tf.constant([[-80.0, -3, -0.1, 0, 0.5, 7, 90]])
     with tf.GradientTape() as tape:
         tape.watch(a)
-        cumulant = kind().cumulant(a)
+        cumulant = smooth.cumulant(a)
     assert np.all(np.isfinite(cumulant))
-    assert np.allclose(tape.gradient(cumulant, a), kind().mean(a), rtol=1e-6, atol=1e-7)
+    assert np.allclose(tape.gradient(cumulant, a), smooth.mean(a), rtol=1e-6, atol=1e-7)
 
 
-@every_type
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_extreme_numbers_of_the_generator_stay_finite(kind, jit_compile):
+def test_extreme_numbers_of_the_generator_stay_finite(smooth, jit_compile):
     u = tf.constant([[LOWEST, 2.0**-23, 0.5, 1 - 2.0**-23, HIGHEST]])
-    sample = tf.function(kind().sample, jit_compile=jit_compile)
+    sample = tf.function(smooth.sample, jit_compile=jit_compile)
     for a in (-1e4, -1.0, 0.0, 1.0, 1e4):
         draws = np.array(sample(tf.fill(u.shape, a), u))
         assert np.all(np.isfinite(draws))
-        assert kind.low <= draws.min() and draws.max() <= kind.high
-    if kind is Gaussian:
-        z = np.array(sample(tf.zeros(u.shape), u), "float64")[0]
-        # Phi(z) = u at both ends; z is -5.2938 where u = 2^-24 = 5.96e-8.
+        assert smooth.low <= draws.min() and draws.max() <= smooth.high
+    if isinstance(smooth, Gaussian):
+        a = tf.zeros(u.shape)
+        z = np.array(sample(a, u) / smooth.sample(a, u)[0, -1] * 5.2938, "float64")[0]
+        # Phi(z) = u at both ends; z is 5.2938 where u = 1 - 2^-24.
         cdf = [0.5 * math.erfc(-x / math.sqrt(2)) for x in z]
-        assert np.allclose(cdf[:3], u[0, :3], rtol=2e-4)
+        assert np.allclose(cdf[:3], u[0, :3], rtol=1e-3)
         assert np.allclose(z, -z[::-1], rtol=1e-6)
 
 
-@every_type
-def test_bias_from_mean_gives_the_mean(kind):
+def test_bias_from_mean_gives_the_mean(smooth):
     mean = tf.constant([[0.001, 0.3, 0.8]], tf.float64)
-    assert np.allclose(kind().mean(kind().bias_from_mean(mean)), mean, rtol=1e-10)
-    ends = tf.constant([[max(kind.low, -5.0), min(kind.high, 5.0)]], tf.float64)
-    assert np.all(np.isfinite(kind().bias_from_mean(ends)))
+    tolerance = 1e-6 if isinstance(smooth, ScaledGaussian) else 1e-10
+    ours = smooth.mean(smooth.bias_from_mean(smooth.high * mean if smooth.high == 4 else mean))
+    assert np.allclose(ours / (smooth.high if smooth.high == 4 else 1), mean, rtol=tolerance)
+    ends = tf.constant([[max(smooth.low, -5.0), min(smooth.high, 5.0)]], tf.float64)
+    assert np.all(np.isfinite(smooth.bias_from_mean(ends)))
 
 
-@every_type
-def test_every_type_is_known_by_name_and_serialisable(kind):
-    assert type(units.get(kind.name)) is kind
-    config = keras.saving.serialize_keras_object(kind())
-    assert type(keras.saving.deserialize_keras_object(config)) is kind
+def test_noisy_relu_has_the_moments_of_the_rectified_normal(assert_mean):
+    a = np.array([-3.0, -0.5, 0, 0.7, 4])
+    tiled = tf.tile(tf.constant(a[None], tf.float32), (40000, 1))
+    draws = np.float64(NoisyReLU().sample(tiled, noise.uniforms((40000, 5), seed=6)))
+    x, deviation = np.linspace(1e-4, 20, 200_001), np.sqrt(1 / (1 + np.exp(-a)))
+    density = np.exp(-(((x - a[:, None]) / deviation[:, None]) ** 2) / 2)
+    density /= deviation[:, None] * np.sqrt(2 * np.pi)
+    for power in (1, 2, 3):
+        assert_mean(draws**power, np.trapezoid(density * x**power, x, axis=1))
+
+
+# Learnt variances ---------------------------------------------------------------------------------
+
+
+def test_a_variance_stays_above_its_floor_and_is_refused_where_it_collapses():
+    kind = scaled(0.4, floor=0.1)
+    assert np.allclose(kind.variance, [0.4]) and bool(kind.sound())
+    kind.log_variance.assign([-100.0])
+    assert np.allclose(kind.variance, [0.1]) and bool(kind.sound())
+    kind = scaled(2e-4, floor=0.0)
+    assert bool(kind.sound())
+    kind.log_variance.assign([math.log(0.9e-4)])
+    assert not bool(kind.sound())
+    assert "The variance of visible unit 0 fell to 9e-05" in kind.unsoundness()
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1, True, "a", float("nan")])
+def test_bad_floors(floor):
+    with pytest.raises(ValueError, match="`floor` must be a number in"):
+        ScaledGaussian(floor)
+
+
+# Categorical units --------------------------------------------------------------------------------
+
+GROUPINGS = {"one": (None, [5]), "equal": (3, [3, 3]), "different": ([2, 4, 3], [2, 4, 3])}
+
+
+@pytest.fixture(params=GROUPINGS)
+def grouped(request):
+    """The type, the sizes of its groups, and pre-activations of 30 cases."""
+    sizes, groups = GROUPINGS[request.param]
+    return Categorical(sizes), groups, 2 * np.random.default_rng(3).normal(size=(30, sum(groups)))
+
+
+def by_group(x, groups):
+    return np.split(x, np.cumsum(groups)[:-1], axis=-1)
+
+
+def test_categorical_mean_and_cumulant(grouped, reference):
+    kind, groups, a = grouped
+    sums = [reference.logsumexp(part, 1) for part in by_group(a, groups)]
+    mean = [np.exp(p - s[:, None]) for p, s in zip(by_group(a, groups), sums, strict=True)]
+    for dtype, tolerance in (("float64", 1e-12), ("float32", 1e-5)):
+        ours = tf.constant(a, dtype)
+        assert np.allclose(kind.mean(ours), np.concatenate(mean, 1), rtol=tolerance)
+        assert np.allclose(kind.cumulant(ours), sum(sums), rtol=tolerance)
+    with tf.GradientTape() as tape:
+        tape.watch(ours)
+        cumulant = kind.cumulant(ours)
+    assert np.allclose(tape.gradient(cumulant, ours), kind.mean(ours), rtol=1e-5)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_categorical_samples_by_inverse_cdf(grouped, jit_compile):
+    kind, groups, a = grouped
+    assert kind.uniforms(sum(groups)) == len(groups)
+    u = np.random.default_rng(4).uniform(size=(30, len(groups))).astype("float32")
+    sample = tf.function(kind.sample, jit_compile=jit_compile)
+    found = np.array(sample(tf.constant(a, tf.float32), tf.constant(u)))
+    for x, logits, numbers in zip(by_group(found, groups), by_group(a, groups), u.T, strict=True):
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        expected = (np.cumsum(p, 1)[:, :-1] <= numbers[:, None]).sum(1)
+        np.testing.assert_array_equal(x, np.eye(len(p[0]))[expected])
+
+
+def test_categorical_samples_at_the_extremes(grouped):
+    kind, groups, a = grouped
+    for u in (LOWEST, HIGHEST):
+        for scale in (0.0, 1.0, 1e8):
+            numbers = tf.fill((30, len(groups)), u)
+            found = kind.sample(tf.constant(scale * a, tf.float32), numbers)
+            for x, logits in zip(by_group(found, groups), by_group(a, groups), strict=True):
+                np.testing.assert_array_equal(np.sum(x, 1), 1)
+                if scale == 1e8:  # All others have probability 0.
+                    np.testing.assert_array_equal(np.argmax(x, 1), np.argmax(logits, 1))
+                elif u == HIGHEST:
+                    assert np.all(np.array(x)[:, -1] == 1)
+
+
+def test_categorical_states_are_all_there(grouped):
+    kind, groups, _ = grouped
+    count = kind.count(sum(groups))
+    states = kind.states(tf.range(count, dtype=tf.int64), sum(groups)).numpy()
+    assert count == np.prod(groups) and len(np.unique(states, axis=0)) == count
+    assert all(np.all(part.sum(1) == 1) for part in by_group(states, groups))
+
+
+def test_one_hot_and_back():
+    kind, codes = Categorical([2, 4, 3]), np.array([[0, 3, 2], [1, 0, 1]])
+    expected = [[1, 0, 0, 0, 0, 1, 0, 0, 1], [0, 1, 1, 0, 0, 0, 0, 1, 0]]
+    np.testing.assert_array_equal(kind.one_hot(codes), expected)
+    np.testing.assert_array_equal(kind.codes(kind.one_hot(codes)), codes)
+    many = np.random.default_rng(0).integers(0, 4, (50, 7))
+    np.testing.assert_array_equal(Categorical(4).codes(Categorical(4).one_hot(many)), many)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "codes", "message"),
+    [
+        (3, [[0, 3]], "`codes` holds 3 for group 1, in case 0: its values must be from 0 to 2"),
+        (3, [[0, 1], [-1, 2]], "`codes` holds -1 for group 0, in case 1"),
+        ([2, 3], [[0, 1, 1]], "`codes` must have 2 columns, one a group; got 3"),
+        (3, [[0.0, 1.0]], "`codes` must be integers of shape .*; got float64"),
+        (3, [0, 1], r"got int64 of shape \(2,\)"),
+        (None, [[0, 1]], "for units of given sizes"),
+    ],
+)
+def test_bad_codes(sizes, codes, message):
+    with pytest.raises(ValueError, match=message):
+        Categorical(sizes).one_hot(codes)
+
+
+@pytest.mark.parametrize("sizes", [1, 0, -2, 2.0, True, "a", [], [2, 1], [2, 2.5], [[2, 2]]])
+def test_bad_sizes(sizes):
+    with pytest.raises(ValueError, match="`sizes` must be an integer >= 2, or a list of such"):
+        Categorical(sizes)
+
+
+@pytest.mark.parametrize("trials", [0, 256, 1.0, True, None])
+def test_bad_trials(trials):
+    with pytest.raises(ValueError, match="`trials` must be an integer from 1 to 255"):
+        Binomial(trials)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Bernoulli(),
+        Binomial(7),
+        Categorical(),
+        Categorical(3),
+        Categorical([2, 3]),
+        Gaussian(),
+        NoisyReLU(),
+        ScaledGaussian(0.25),
+        Spin(),
+    ],
+    ids=lambda kind: kind.name,
+)
+def test_every_type_is_serialisable_and_known_by_name(kind):
+    config = keras.saving.serialize_keras_object(kind)
+    again = keras.saving.deserialize_keras_object(config)
+    assert type(again) is type(kind) and again.get_config() == kind.get_config()
+    if kind.name != "binomial":  # It needs a number.
+        assert type(units.get(kind.name)) is type(kind)
 
 
 # Names --------------------------------------------------------------------------------------------
