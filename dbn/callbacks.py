@@ -96,8 +96,8 @@ class Diagnostics(keras.callbacks.Callback):
 
     `weight_norm`: Frobenius norm of W. `saturated_units`: share of hidden units whose mean over the
     cases is within 1 % of either end of their range (below 0.01 or above 0.99, for Bernoulli
-    units), so that they tell next to nothing apart. `swap_rate`, with
-    `dbn.negative.ParallelTempering`: the lowest of its swap rates.
+    units; always 0, for noisy rectified ones; none, for Gaussian ones), so that they tell next to
+    nothing apart. `swap_rate`, with `dbn.negative.ParallelTempering`: the lowest of its swap rates.
 
     Args:
         x: Cases `(cases, visible)`; some hundred do.
@@ -127,8 +127,9 @@ class Diagnostics(keras.callbacks.Callback):
         layer = self.model.layer
         mean = tf.reduce_mean(layer.propup(self.x)[1], axis=0)
         units = layer.hidden
-        margin = 0.01 * (units.high - units.low)  # Infinite for Gaussian units: none is near.
-        near = tf.minimum(mean - units.low, units.high - mean) < margin
+        span = units.high - units.low
+        margin = 0.01 * span if math.isfinite(span) else 0.0
+        near = tf.minimum(mean - units.low, units.high - mean) <= margin
         saturated = tf.cast(near, tf.float32)
         logs["weight_norm"] = float(tf.norm(layer.W))
         logs["saturated_units"] = float(tf.reduce_mean(saturated))

@@ -44,9 +44,9 @@ class Preset:
     chains: int = 100
     batch_size: int = 50
     learning_rate: float = 1e-3
-    floor: float = 0.01
-    temperatures: int = 10000
-    annealed: int = 500  # Chains of AIS.
+    floor: float = 0.05
+    temperatures: int = 20000
+    annealed: int = 300  # Chains of AIS.
     components: int = 50
 
 
@@ -131,13 +131,12 @@ def train(x, valid, preset, metrics):
 def measure(rbm, x, test, preset, metrics):
     """Measures the RBM, and scikit-learn's densities, on the test faces."""
     base_rates = np.mean(x, axis=0)
+    how = {"temperatures": preset.temperatures, "schedule": "sigmoid"}
     log_partition = dbn.likelihood.annealed_importance_sampling(
-        rbm, base_rates, chains=preset.annealed, temperatures=preset.temperatures
+        rbm, base_rates, chains=preset.annealed, **how
     )
     found = dbn.likelihood.log_likelihood(rbm, test, log_partition)
-    raised = dbn.likelihood.raise_log_likelihood(
-        rbm, test, base_rates, temperatures=preset.temperatures
-    )
+    raised = dbn.likelihood.raise_log_likelihood(rbm, test, base_rates, **how)
     metrics.tell(
         "RBM: {rbm:.1f} nats per face by AIS ({low:.1f} to {high:.1f}; standard error over faces "
         "{standard_error:.1f}; effective sample size {effective_sample_size:.0f}), {by_raise:.1f} "
@@ -180,8 +179,8 @@ def draw(rbm, test, scaler, img_shape, folder):
     W = rbm.layer.W.numpy()[:, :100]
     dbn.images.save(folder / "filters.png", dbn.images.filters(W, img_shape))
     variance = rbm.layer.visible.variance.numpy()
-    picture = dbn.images.chains([variance[None] / variance.max()], img_shape)
-    dbn.images.save(folder / "variance.png", picture)
+    picture = np.kron(variance.reshape(img_shape) / variance.max(), np.ones((8, 8)))
+    dbn.images.save(folder / "variance.png", np.uint8(255 * picture))
 
 
 def main():

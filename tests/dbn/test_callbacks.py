@@ -233,6 +233,17 @@ def test_diagnostics_by_hand(reference):
     assert "swap_rate" not in history
 
 
+@pytest.mark.parametrize(("hidden", "share"), [("relu", 0.4), ("gaussian", 0.0), ("spin", 0.6)])
+def test_saturated_units_of_other_types(hidden, share):
+    rbm = dbn.RBM(dbn.RBMLayer(5, hidden=hidden))
+    rbm.compile(keras.optimizers.SGD(0.0), metrics=[])
+    rbm.build((None, X.shape[1]))
+    rbm.layer.W.assign(np.zeros(rbm.layer.W.shape))
+    rbm.layer.hbias.assign([-9.0, -4, 0.1, 0.5, 9])  # tanh: -1, -0.999, 0.1, 0.46, 1
+    history = rbm.fit(X, callbacks=[dbn.callbacks.Diagnostics(X)], verbose=0).history
+    assert history["saturated_units"] == [pytest.approx(share)]
+
+
 def test_diagnostics_tell_the_lowest_swap_rate():
     negative = dbn.negative.ParallelTempering(2, 10, 4)
     rbm = dbn.RBM(3, negative=negative, seed=0)
