@@ -19,7 +19,6 @@ where the learnt variance of a pixel is large) and metrics.json.
 """
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,19 +63,16 @@ def load(path):
         try:
             images = fetch_olivetti_faces().images
         except OSError as error:
-            sys.exit(
-                f"faces.py: the Olivetti faces could not be fetched ({error}). Go online, or give "
-                "--faces FILE."
-            )
+            runs.refuse(f"the Olivetti faces cannot be fetched ({error}): give --faces FILE.")
         # Averages of 2x2 pixels: 32x32.
         return np.rint(255 * images.reshape(-1, 32, 2, 32, 2).mean((2, 4)))
     try:
         images = np.load(path, allow_pickle=False)["images"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        sys.exit(f"faces.py: {path} is no .npz file with an array `images` ({error}).")
+        runs.refuse(f"{path} is no .npz file with an array `images` ({error}).")
     if images.dtype != np.uint8 or images.ndim != 3 or len(images) < 20:
-        sys.exit(
-            f"faces.py: `images` in {path} must be 8-bit, (cases, height, width), at least 20; got "
+        runs.refuse(
+            f"`images` in {path} must be 8-bit, (cases, height, width), at least 20; got "
             f"{images.dtype} of shape {images.shape}."
         )
     return images

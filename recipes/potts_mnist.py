@@ -43,13 +43,13 @@ class Preset:
     chains: int = 128
     k: int = 1
     batch_size: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.2
     average: float = 0.999
-    temperatures: int = 5000
+    temperatures: int = 6000
     annealed: int = 500  # Chains of AIS.
     raised: int = 300  # Test images for RAISE, and for AIS beside it.
     components: int = 50
-    smoothings: tuple = (0.01, 0.1, 1.0)
+    smoothings: tuple = (0.03, 0.1, 0.3)
     images: int | None = None
 
     def rbm(self, x):
@@ -71,7 +71,7 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(epochs=50),
+    "default": Preset(epochs=40),
     "smoke": Preset(
         epochs=2,
         hidden=10,

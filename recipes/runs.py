@@ -93,7 +93,7 @@ def start(folder):
     folder = Path(folder)
     try:
         if (folder / _METRICS).exists():
-            _refuse(f"{folder} holds a finished run: name another --run-dir, or remove it.")
+            refuse(f"{folder} holds a finished run: name another --run-dir, or remove it.")
         if (folder / _UNFINISHED).exists():
             print(f"{folder} holds an unfinished run: starting it over.", flush=True)
             for path in folder.iterdir():
@@ -102,11 +102,11 @@ def start(folder):
                 elif path.name != _UNFINISHED:
                     path.unlink()
         elif folder.is_dir() and any(folder.iterdir()):
-            _refuse(f"{folder} holds files that are no run's: name another --run-dir.")
+            refuse(f"{folder} holds files that are no run's: name another --run-dir.")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _UNFINISHED).touch()
     except OSError as error:
-        _refuse(f"{folder} cannot be a run folder ({error.strerror}): name another --run-dir.")
+        refuse(f"{folder} cannot be a run folder ({error.strerror}): name another --run-dir.")
     return folder
 
 
@@ -128,7 +128,7 @@ def load_data(args):
         args.run_dir = Path(str(args.run_dir).replace("{data_set}", name))
         return dbn.data.load(name), dbn.data.info(name)
     except (OSError, ValueError) as error:
-        _refuse(error)
+        refuse(error)
 
 
 class Metrics(dict):
@@ -214,7 +214,8 @@ def peak_memory():
         return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def _refuse(reason):
+def refuse(reason):
+    """Says on standard error why a run cannot be, and exits with code 2."""
     print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
     sys.exit(2)
 

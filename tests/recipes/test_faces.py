@@ -1,4 +1,7 @@
+import importlib
 import json
+import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -57,22 +60,13 @@ def test_the_figures_are_those_of_the_saved_rbm_on_the_standardised_faces(
         ({"images": np.zeros((3, 4, 4), np.uint8)}, r"got uint8 of shape \(3, 4, 4\)"),
     ],
 )
-def test_what_holds_no_faces_is_refused(content, message, tmp_path, monkeypatch):
-    faces = load_recipe(monkeypatch)
+def test_what_holds_no_faces_is_refused(content, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "recipes"))
     path = tmp_path / "faces.npz"
     if content is None:
         path.write_bytes(b"no faces")
     else:
         np.savez(path, **content)
-    with pytest.raises(SystemExit, match=message):
-        faces.load(path)
-
-
-def load_recipe(monkeypatch):
-    """The recipe as a module."""
-    import importlib
-
-    from .conftest import RECIPES
-
-    monkeypatch.syspath_prepend(str(RECIPES))
-    return importlib.import_module("faces")
+    with pytest.raises(SystemExit) as exit:
+        importlib.import_module("faces").load(path)
+    assert exit.value.code == 2 and re.search(message, capsys.readouterr().err)
