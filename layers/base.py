@@ -94,8 +94,8 @@ class Units:
         """Returns how many states `units` units have, an integer; infinite if real-valued."""
         return math.inf
 
-    def states(self, numbers, units):
-        """Returns the states of these numbers, below `count(units)`: float64 `(numbers, units)`."""
+    def states(self, which, units):
+        """Returns the states of these numbers from 0 to `count(units) - 1`, float64."""
         raise NotImplementedError(f"The states of {self.name} units cannot be enumerated.")
 
     def valid(self, x):

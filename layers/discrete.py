@@ -1,6 +1,7 @@
 """Unit types with finitely many values."""
 
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -22,8 +23,8 @@ class _TwoValued(Units):
     def count(self, units):
         return 2**units
 
-    def states(self, numbers, units):
-        on = tf.cast(_digits(numbers, [2] * units), tf.float64)
+    def states(self, which, units):
+        on = tf.cast(_digits(which, [2] * units), tf.float64)
         return self.low + (self.high - self.low) * on
 
 
@@ -262,9 +263,9 @@ class Categorical(Units):
     def count(self, units):
         return math.prod(self.groups(units))
 
-    def states(self, numbers, units):
+    def states(self, which, units):
         sizes = self.groups(units)
-        codes = _digits(numbers, sizes)
+        codes = _digits(which, sizes)
         values = np.concatenate([np.arange(size) for size in sizes])
         chosen = tf.repeat(codes, sizes, axis=1) == tf.constant(values, codes.dtype)
         return tf.cast(chosen, tf.float64)
@@ -328,9 +329,10 @@ class Binomial(Units):
     between = "values between whole numbers"
 
     def __init__(self, trials):
-        if isinstance(trials, bool) or not isinstance(trials, int) or not 1 <= trials <= 255:
+        whole = isinstance(trials, numbers.Integral) and not isinstance(trials, bool)
+        if not whole or not 1 <= trials <= 255:
             raise ValueError(f"`trials` must be an integer from 1 to 255; got {trials!r}.")
-        self.trials = trials
+        self.trials = int(trials)
 
     def refusal(self, side):
         return "their mean, n sigmoid(a), is no activation of a Dense layer" * (side == "hidden")
@@ -372,8 +374,8 @@ class Binomial(Units):
     def count(self, units):
         return (self.trials + 1) ** units
 
-    def states(self, numbers, units):
-        return tf.cast(_digits(numbers, [self.trials + 1] * units), tf.float64)
+    def states(self, which, units):
+        return tf.cast(_digits(which, [self.trials + 1] * units), tf.float64)
 
     def possible(self, x):
         return tf.reduce_all(x == tf.round(x))
@@ -382,10 +384,10 @@ class Binomial(Units):
         return {"trials": self.trials}
 
 
-def _digits(numbers, sizes):
+def _digits(which, sizes):
     """Returns the digits of numbers, lowest first, in a number system with these bases."""
     places = np.cumprod([1, *sizes[:-1]], dtype=np.int64)
-    return numbers[:, None] // places % np.array(sizes, np.int64)
+    return which[:, None] // places % np.array(sizes, np.int64)
 
 
 def _log_choices(n):
