@@ -2,7 +2,7 @@
 
 One object each; `RBM(layer, negative=...)` takes any of them, and `RBM(layer, k, persistent,
 chains)` is short for `CD(k)` and `PCD(k, chains)`. Every one leaves the distribution of the RBM (of
-the RBM with its fast weights, for `FastPCD`) invariant.
+the RBM with its fast weights, for `FastPCD`) invariant, but for `CD` that ends in means.
 """
 
 import keras
@@ -88,11 +88,42 @@ class CD(NegativePhase):
 
     Args:
         k: Number of Gibbs steps an update, an integer >= 1.
+        reconstruction: `"sample"`, or `"mean"` to end the chains in the means of the visible units
+            given the last hidden sample, not in samples: less noise, above all of Gaussian units,
+            at the price of some bias (Hinton 2010, section 3.2). The distribution of the RBM is
+            then no longer left invariant.
         **kwargs: `name`, `dtype` of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> rbm = dbn.RBM(dbn.RBMLayer(8, visible="gaussian"), negative=CD(1, reconstruction="mean"))
+    >>> rbm.compile(keras.optimizers.SGD(0.01))
+    >>> history = rbm.fit(np.random.default_rng(0).normal(size=(100, 9)), verbose=0)
     """
 
+    def __init__(self, k=1, reconstruction="sample", **kwargs):
+        super().__init__(k, **kwargs)
+        if reconstruction not in ("sample", "mean"):
+            raise ValueError(
+                f'`reconstruction` must be "sample" or "mean"; got {reconstruction!r}.'
+            )
+        self.reconstruction = reconstruction
+
     def end(self, layer, v, uniforms):
-        return sampling.gibbs_vhv(layer, v, uniforms[0], self.k)
+        u = uniforms[0]
+        if self.reconstruction == "sample":
+            return sampling.gibbs_vhv(layer, v, u, self.k)
+        if self.k > 1:
+            v = sampling.gibbs_vhv(layer, v, u[:-1], self.k - 1)
+        _, _, _, _, mean, _ = layer.gibbs_vhv(v, u[-1])
+        return mean
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "reconstruction": self.reconstruction}
 
 
 @keras.saving.register_keras_serializable(package="dbn")

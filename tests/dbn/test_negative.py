@@ -1,3 +1,5 @@
+import statistics
+
 import keras
 import numpy as np
 import pytest
@@ -46,6 +48,23 @@ def run(phase, layer, v=X):
 def test_cd_leaves_the_distribution_invariant(model):
     v = drawn(np.random.default_rng(1), model.p_v(), 4)
     assert_distribution(run(negative.CD(3), model.layer(), v)(0), model.p_v())
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_cd_ends_in_the_means_given_the_last_hidden_sample(k, joint):
+    rbm = joint("scaled", "bernoulli", seed=2)
+    layer, v = rbm.layer("float64"), np.random.default_rng(1).normal(size=(30, 2))
+    phase = negative.CD(k, reconstruction="mean")
+    uniforms = phase.draw(layer, v, 1, 5)
+    end = phase.end(layer, tf.constant(v), uniforms)
+    variance = np.exp(rbm.log_variance)
+    for step, u in enumerate(np.float64(uniforms[0])):
+        h = u[:, 2:] < 1 / (1 + np.exp(-(v @ rbm.W + rbm.hbias)))
+        v = variance * (h @ rbm.W.T + rbm.vbias)
+        if step < k - 1:
+            z = [statistics.NormalDist().inv_cdf(x) for x in u[:, :2].ravel()]
+            v = v + np.sqrt(variance) * np.reshape(z, v.shape)
+    np.testing.assert_allclose(end, v, rtol=1e-5, atol=1e-5)
 
 
 def test_pcd_leaves_the_distribution_invariant(model):
@@ -171,6 +190,7 @@ def test_fast_weights_learn_and_decay_as_by_hand(reference):
 @pytest.mark.parametrize(
     "phase",
     [
+        negative.CD(2, reconstruction="mean"),
         negative.FastPCD(2, 5, 0.2, 0.5),
         negative.ParallelTempering(2, 5, np.array(BETAS), base_rates=BASE),
     ],
@@ -201,6 +221,7 @@ def test_samples_go_on_from_the_chains_at_beta_one():
     ("make", "message"),
     [
         (lambda: negative.CD(0), "`k` must be an integer >= 1; got 0"),
+        (lambda: negative.CD(reconstruction="both"), '"sample" or "mean"; got \'both\''),
         (lambda: negative.PCD(1, 0), "`chains` must be an integer >= 1; got 0"),
         (lambda: negative.FastPCD(rate=0), "`rate` must be a number > 0; got 0"),
         (lambda: negative.FastPCD(rate=float("nan")), "`rate` must be a number > 0; got nan"),
