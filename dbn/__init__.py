@@ -18,6 +18,7 @@ if keras.backend.backend() != "tensorflow":
 
 from dbn import (
     callbacks,
+    checkpoints,
     data,
     gradients,
     images,
@@ -38,6 +39,7 @@ __all__ = [
     "RBM",
     "RBMLayer",
     "callbacks",
+    "checkpoints",
     "contrastive_divergence",
     "data",
     "gradients",
