@@ -29,6 +29,7 @@ from dbn import (
     sampling,
 )
 from dbn.layers import RBMLayer
+from dbn.saving import load_model
 from dbn.stack import DBN
 from dbn.training import RBM, contrastive_divergence
 
@@ -45,6 +46,7 @@ __all__ = [
     "gradients",
     "images",
     "likelihood",
+    "load_model",
     "negative",
     "noise",
     "penalties",

@@ -597,7 +597,7 @@ def end(folder):
     return names["end"]
 
 
-def test_processes_killed_in_a_layer_in_the_next_and_in_fine_tuning(tmp_path):
+def test_processes_stopped_in_a_layer_and_killed_in_the_next(tmp_path):
     code, layers, said = stopped(tmp_path, 4, signal.SIGTERM)
     assert (code, layers) == (143, ["rbm_1"])
     path = tmp_path / "rbm_1.checkpoint"
@@ -606,9 +606,6 @@ def test_processes_killed_in_a_layer_in_the_next_and_in_fine_tuning(tmp_path):
     assert 40 * facts(path)["done"] + (facts(path)["made"] or 0) >= 3 * 40
     code, layers, _ = stopped(tmp_path, 38, signal.SIGKILL)
     assert (code, layers) == (-signal.SIGKILL, ["rbm_1", "rbm_2"])
-    code, layers, _ = stopped(tmp_path, 38, signal.SIGKILL)
-    assert (code, layers) == (-signal.SIGKILL, ["classifier", "rbm_1", "rbm_2"])
-    assert facts(tmp_path / "classifier.checkpoint")["done"] < 20
     assert_same(end(tmp_path), end(tmp_path / "whole"))
 
 
