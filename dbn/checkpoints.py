@@ -113,8 +113,8 @@ def fit(
         shuffle: Whether to visit the cases of an array in an order drawn from (seed, epoch).
         seed: Integer >= 0.
         callbacks: A Keras callback or a list of them. What they remember from epoch to epoch
-            (numbers, texts, lists and dicts of those, lists of arrays, such as the best weights of
-            `EarlyStopping`) is kept, too.
+            (numbers, texts, lists and dicts of those, and arrays that they have replaced, such as
+            the best weights of `EarlyStopping`) is kept, too.
         **kwargs: Other arguments of `model.fit`, such as `validation_data` and `verbose`.
 
     Returns:
@@ -122,8 +122,8 @@ def fit(
         for those.
 
     Raises:
-        ValueError: If the model is not built, an argument has no place here, or the checkpoint is
-            damaged or of another training: another model, other settings or data.
+        ValueError: If the model is not built or compiled, an argument has no place here, or the
+            checkpoint is damaged or of another training: another model, other settings or data.
         OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
 
     Example:
@@ -138,9 +138,10 @@ def fit(
     for name in ("initial_epoch", "sample_weight", "steps_per_epoch", "validation_split"):
         if kwargs.pop(name, None):
             raise ValueError(f"`{name}` has no place in `dbn.checkpoints.fit`.")
-    if not model.built:
-        raise ValueError("The model is not built: give it a `keras.Input`, or call it once.")
-    model._assert_compile_called("fit")
+    if not (model.built and model.compiled):
+        raise ValueError(
+            "The model must be compiled, and built: give it a `keras.Input`, or call it once."
+        )
     epochs = checks.integer(epochs, "epochs")
     # Read by tf.data, which runs on the CPU.
     with tf.device("CPU"):
@@ -267,14 +268,15 @@ class Progress(keras.callbacks.Callback):
 
         SIGTERM, where it would end the process at once, raises SystemExit meanwhile.
         """
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(number)
-                if handler is signal.SIG_DFL or callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._signalled)
         try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    handler = signal.getsignal(number)
+                    if handler is signal.SIG_DFL or callable(handler):
+                        self._handlers[number] = handler
+                        signal.signal(number, self._signalled)
             yield
+            self._listen()
         except (KeyboardInterrupt, SystemExit):
             if self._place is not None:
                 self._write(self._place)
@@ -464,8 +466,8 @@ def write(path, facts, arrays):
             part.unlink()
         raise OSError(
             error.errno,
-            f"The checkpoint {path} could not be written: {error.strerror}. One that was written "
-            "before is whole: with room, or another path, the same command goes on from it",
+            f"The checkpoint {path} could not be written: {error.strerror}. The one before it, if "
+            "any, is whole: the same command goes on from there",
         ) from error
 
 

@@ -543,6 +543,15 @@ def test_a_plain_model_with_bad_arguments(change, message, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("inputs", [[], [keras.Input((6,))]])
+def test_a_plain_model_that_is_not_built_or_not_compiled(inputs, tmp_path):
+    model = keras.Sequential([*inputs, keras.layers.Dense(3)])
+    if not inputs:
+        model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="must be compiled, and built"):
+        checkpoints.fit(model, X, X[:, :3], checkpoint=tmp_path / "file")
+
+
 # Processes that are killed ---------------------------------------------------------------------
 
 SCRIPT = """
@@ -558,6 +567,8 @@ random = np.random.default_rng(0)
 x, y = random.random((400, 12), dtype="float32"), random.integers(0, 3, 400)
 keras.utils.set_random_seed(2)
 stack = dbn.DBN([dbn.RBM(8, k=2, persistent=True, chains=5), 6])
+for rbm in stack.rbms:
+    rbm.compile(keras.optimizers.SGD(0.1), steps_per_execution=40)  # An execution an epoch.
 stack.pretrain(
     x, epochs=30, batch_size=10, callbacks=[Tell()], verbose=0,
     checkpoint=dbn.checkpoints.Checkpoint(folder, every=100),
