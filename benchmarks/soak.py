@@ -15,7 +15,8 @@ The table counts kills, ends, ends with the same bits (weights, chains, counters
 state and every logged figure), and kills after which a checkpoint could not be read.
 
 The overhead is that of checkpoints every 1,000 updates on 784-500, PCD-15, batch 20: medians of the
-ratios of single rounds, in which both ways take turns. Leave the machine alone meanwhile.
+ratios of single rounds, in which both ways take turns, and of the share of the time that was spent
+in writing, which a busy machine disturbs less. Leave it alone meanwhile.
 """
 
 import argparse
@@ -202,22 +203,30 @@ def soak(names, kills, seed, scratch):
 
 
 def overhead(rounds, updates, scratch):
-    """Returns the seconds of fits with and without checkpoints, a pair a round."""
+    """Returns the seconds of fits with and without checkpoints, and of writing, by round."""
     x = (np.random.default_rng(0).random((20 * updates, 784)) < 0.2).astype("float32")
     model = dbn.RBM(500, k=15, persistent=True, chains=20)
     model.compile(keras.optimizers.SGD(0.01))
     model.fit(x[:2000], batch_size=20, verbose=0)  # compiles
-    pairs = []
+    pairs, write, writing = [], dbn.checkpoints.write, 0.0
+
+    def timed(*arguments):
+        nonlocal writing
+        begun = time.perf_counter()
+        write(*arguments)
+        writing += time.perf_counter() - begun
+
+    dbn.checkpoints.write = timed
     for number in range(rounds):
-        pair = {}
+        pair, writing = {}, 0.0
         for way in ("without", "with")[:: 1 if number % 2 else -1]:
             path = scratch / f"{number}.checkpoint"
             kept = dbn.checkpoints.Checkpoint(path, every=1000) if way == "with" else None
             begun = time.perf_counter()
             model.fit(x, batch_size=20, verbose=0, checkpoint=kept)
             pair[way] = time.perf_counter() - begun
-        pairs.append(pair)
-        print(" ".join(f"{way} {seconds:.2f} s" for way, seconds in pair.items()), flush=True)
+        pairs.append(pair | {"writing": writing})
+        print(" ".join(f"{way} {seconds:.2f} s" for way, seconds in pairs[-1].items()), flush=True)
     return pairs
 
 
@@ -244,6 +253,9 @@ def main():
             results["ratio"] = statistics.median(ratios)
             print(f"with / without: {results['ratio']:.4f}, from {min(ratios):.4f} to ", end="")
             print(f"{max(ratios):.4f}, {args.updates} updates a fit")
+            shares = [pair["writing"] / pair["with"] for pair in results["rounds"]]
+            results["writing"] = statistics.median(shares)
+            print(f"share of writing: {results['writing']:.4f}")
         else:
             results = soak(args.trainings, args.kills, args.seed, Path(scratch))
             print(f"{'':12}{'kills':>8}{'ends':>8}{'same bits':>12}{'unreadable':>12}")

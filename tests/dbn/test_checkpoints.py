@@ -147,7 +147,7 @@ def path(tmp_path):
 @pytest.mark.parametrize(
     ("data", "every", "places"),
     [
-        ("array", 1, range(1, 19, 2)),  # Every other one that there is.
+        ("array", 1, range(2, 19, 3)),
         ("array", 1000, (9, 16)),
         ("stream", 4, (7, 17)),
         ("stream by steps", 1, (7, 13, 20)),
@@ -470,15 +470,19 @@ def fine_tune(model, path, callbacks=(), x=X, y=Y, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(5), "y": None}]
+    ("data", "places"),
+    [
+        ({}, (4, 17, 21, 39)),
+        ({"x": tf.data.Dataset.from_tensor_slices((X, Y)).batch(5), "y": None}, (19,)),
+    ],
 )
-def test_a_plain_model_killed_anywhere_ends_with_the_same_bits(data, tmp_path):
+def test_a_plain_model_killed_anywhere_ends_with_the_same_bits(data, places, tmp_path):
     model = classifier()
     model.optimizer.build(model.trainable_variables)
     start = state(model)
     history, expected = fine_tune(model, tmp_path / "whole", **data), state(model)
     assert len(history["val_loss"]) == 4
-    for at in (4, 17, 21, 39):
+    for at in places:
         path = tmp_path / f"{at}.checkpoint"
         with pytest.raises(Killed):
             fine_tune(put(model, start), path, [Kill(at)], **data)
@@ -564,22 +568,17 @@ class Tell(keras.callbacks.Callback):
         os.write(1, b".")
 
 random = np.random.default_rng(0)
-x, y = random.random((400, 12), dtype="float32"), random.integers(0, 3, 400)
+x = random.random((400, 12), dtype="float32")
 keras.utils.set_random_seed(2)
 stack = dbn.DBN([dbn.RBM(8, k=2, persistent=True, chains=5), 6])
 for rbm in stack.rbms:
-    rbm.compile(keras.optimizers.SGD(0.1), steps_per_execution=40)  # An execution an epoch.
+    # An execution an epoch. The tests of the recipes do it with XLA.
+    rbm.compile(keras.optimizers.SGD(0.1), steps_per_execution=40, jit_compile=False)
 stack.pretrain(
     x, epochs=30, batch_size=10, callbacks=[Tell()], verbose=0,
     checkpoint=dbn.checkpoints.Checkpoint(folder, every=100),
 )
-model = stack.classifier(3)
-model.compile("adam", "sparse_categorical_crossentropy", steps_per_execution=5)
-dbn.checkpoints.fit(
-    model, x, y, batch_size=10, epochs=20, callbacks=[Tell()], verbose=0,
-    checkpoint=f"{folder}/classifier.checkpoint",
-)
-end = [np.array(v.value) for v in [*stack.variables, *model.variables]]
+end = [np.array(v.value) for v in stack.variables]
 """
 
 
