@@ -18,6 +18,7 @@ if keras.backend.backend() != "tensorflow":
 
 from dbn import (
     callbacks,
+    checkpoints,
     data,
     gradients,
     images,
@@ -28,6 +29,7 @@ from dbn import (
     sampling,
 )
 from dbn.layers import RBMLayer
+from dbn.saving import load_model
 from dbn.stack import DBN
 from dbn.training import RBM, contrastive_divergence
 
@@ -38,11 +40,13 @@ __all__ = [
     "RBM",
     "RBMLayer",
     "callbacks",
+    "checkpoints",
     "contrastive_divergence",
     "data",
     "gradients",
     "images",
     "likelihood",
+    "load_model",
     "negative",
     "noise",
     "penalties",

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from dbn import checks, noise
 
-__all__ = ["first_cases", "numbered", "rows", "slices", "stream", "take", "untuned"]
+__all__ = ["first_cases", "gathered", "numbered", "rows", "slices", "stream", "take", "untuned"]
 
 
 def rows(count, batch_size, shuffle, seed, epoch):
@@ -32,6 +32,27 @@ def rows(count, batch_size, shuffle, seed, epoch):
     length = whole + (count % batch_size > 0)
     batches = batches.take(length).apply(tf.data.experimental.assert_cardinality(length))
     return untuned(batches.prefetch(64))
+
+
+def gathered(arrays, batch_size, shuffle, seed, epoch):
+    """Makes a Dataset of the batches of a nest of tensors, in the order of `rows`.
+
+    Args:
+        arrays: Tensors of equally many cases, nested as the batches are to be.
+        batch_size: As for `rows`.
+        shuffle: As for `rows`.
+        seed: As for `rows`.
+        epoch: As for `rows`.
+
+    Returns:
+        `tf.data.Dataset` of nests of tensors `(cases of the batch, ...)`.
+    """
+
+    def gather(numbers):
+        return tf.nest.map_structure(lambda array: tf.gather(array, numbers), arrays)
+
+    count = len(tf.nest.flatten(arrays)[0])
+    return untuned(rows(count, batch_size, shuffle, seed, epoch).map(gather).prefetch(8))
 
 
 def slices(x, batch_size):

@@ -8,7 +8,7 @@ import time
 
 import tensorflow as tf
 
-__all__ = ["Snapshot", "find_steps", "loop"]
+__all__ = ["Snapshot", "find_steps", "loop", "skip"]
 
 _SECONDS = 0.2
 
@@ -62,20 +62,35 @@ def loop(step, iterator, steps, prepare=lambda element, number: element):
     )
 
 
+@tf.function(reduce_retracing=True)
+def skip(iterator, count):
+    """Passes over elements of an iterator, which it reads all the same.
+
+    Args:
+        iterator: Iterator of a `tf.data.Dataset`.
+        count: Scalar int64 tensor: how many, at most; fewer where it ends.
+    """
+    for _ in tf.range(count):
+        iterator.get_next_as_optional()
+
+
 class Snapshot:
     """The values of variables at one time, to go back to.
 
     Args:
         variables: Keras variables.
+
+    Attributes:
+        values: A list of pairs, a variable and its value, a tensor.
     """
 
     def __init__(self, variables):
         # Reading does not copy; the next assignment does.
-        self._values = [(variable, variable.value.read_value()) for variable in variables]
+        self.values = [(variable, variable.value.read_value()) for variable in variables]
 
     def restore(self):
         """Gives the variables their values back."""
-        for variable, value in self._values:
+        for variable, value in self.values:
             variable.value.assign(value)
 
 

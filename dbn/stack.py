@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from dbn import batches, checks
+from dbn.checkpoints import Checkpoint
 from dbn.layers import RBMLayer
 from dbn.training import RBM
 
@@ -121,6 +122,7 @@ class DBN(keras.Model):
         validation_data=None,
         shuffle=True,
         verbose="auto",
+        checkpoint=None,
     ):
         """Trains the RBMs one after the other, each on the mean activations of the one below.
 
@@ -142,18 +144,23 @@ class DBN(keras.Model):
             shuffle: As in `RBM.fit`.
             verbose: 0 for silence, 1 for a progress bar a layer, 2 for a line an epoch; by default
                 1.
+            checkpoint: Path of a folder, or a `dbn.checkpoints.Checkpoint` of one, to keep each
+                layer's training in and to go on from, as in `RBM.fit`: killed at any moment and
+                called again by the same script, this ends with the same bits.
 
         Returns:
             A list with one `History` a layer; None for a layer of 0 epochs.
 
         Raises:
             ValueError: If a list has another length than there are layers, or as `RBM.fit` does.
+            OSError: As `RBM.fit` does.
         """
         count = len(self.rbms)
         epochs = _per_layer(epochs, count, "epochs")
         batch_size = _per_layer(batch_size, count, "batch_size")
         optimizer = _per_layer(optimizer, count, "optimizer")
         callbacks = _callbacks_per_layer(callbacks, count)
+        checkpoint = None if checkpoint is None else Checkpoint.of(checkpoint)
         for number in epochs:
             checks.integer(number, "epochs", least=0)
         if isinstance(x, tf.data.Dataset):
@@ -187,6 +194,7 @@ class DBN(keras.Model):
                         validation_data=validation_data,
                         shuffle=shuffle,
                         verbose=2 if verbose == 2 else 0,
+                        checkpoint=checkpoint and checkpoint.of_layer(i + 1),
                     )
                     if epochs[i]
                     else None

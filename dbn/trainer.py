@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checks, execution, likelihood, noise
+from dbn import batches, checkpoints, checks, execution, likelihood, noise
 
 __all__ = ["Trainer"]
 
@@ -39,7 +39,9 @@ class Trainer(keras.Model):
         self._log_gap = False
         # The array that is being fitted, an argument of each execution; held only while `fit` runs.
         self._resident = None
-        self._steps_left = self._eval_epoch_iterator = None
+        self._steps_left = self._eval_epoch_iterator = self._progress = None
+        # Batches that earlier tries of this `fit` have used: of epochs before, and of this one.
+        self._behind = self._made = 0
         self._tested = 0
 
     def compile(self, optimizer, run_eagerly, steps_per_execution, jit_compile, log_gap):
@@ -82,11 +84,17 @@ class Trainer(keras.Model):
         validation_steps=None,
         validation_batch_size=None,
         validation_freq=1,
+        checkpoint=None,
     ):
         """Trains by contrastive divergence; the arguments are those of `keras.Model.fit`.
 
         The order of an array's cases comes from (seed, `epochs`), the noise of an update from
         (seed, `updates`), so two calls with `epochs=5` equal one with `epochs=10` bit for bit.
+
+        With `checkpoint`, a training that was killed, at whatever moment, goes on where the last
+        checkpoint was written, and ends with the same bits as if it had never been killed. Ctrl-C
+        and SIGTERM (exit code 143) write one at once. The same script does both: `epochs` is their
+        number over all tries, and a call whose epochs are all made returns what they gave.
 
         Args:
             x: Array `(cases, visible)` with values in the range of the visible units, or a batched
@@ -113,13 +121,20 @@ class Trainer(keras.Model):
             validation_steps: Batches of validation data to use, if fewer than all.
             validation_batch_size: Cases a validation batch, 500 by default; None for a Dataset.
             validation_freq: As in Keras.
+            checkpoint: Path of a file, or a `dbn.checkpoints.Checkpoint`, to keep the training in
+                and to go on from. Needs a seed that is the same in every try, and of a Dataset the
+                same batches in every iteration; those that were used already are read again.
 
         Returns:
-            Keras' `History`; figures in nats per case.
+            Keras' `History`; figures in nats per case. With `checkpoint` it holds the epochs of
+            earlier tries, too. Callbacks are not called again for those, and go on from what they
+            remembered (`EarlyStopping` its best weights).
 
         Raises:
             ValueError: For arguments that an RBM has no use for, data of the wrong shape or range,
-                a frozen Dense layer, and batches of a Dataset out of range.
+                a frozen Dense layer, batches of a Dataset out of range, and a checkpoint that is
+                damaged or of another training: another model, other settings or data.
+            OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
             FloatingPointError: If parameters stop being finite, or a learnt variance falls to
                 nothing; those of the execution before are restored.
         """
@@ -138,6 +153,7 @@ class Trainer(keras.Model):
         # Read by tf.data, which runs on the CPU.
         with tf.device("CPU"):
             epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
+        settings = {"batch_size": batch_size, "shuffle": shuffle, "initial_epoch": initial_epoch}
         train, x, held_out, steps_per_epoch = self._train_batches(
             x, batch_size, validation_split, shuffle, steps_per_epoch, epoch
         )
@@ -157,6 +173,23 @@ class Trainer(keras.Model):
         elif self._log_gap:
             raise ValueError("The metric `free_energy_gap` needs `validation_data`.")
         self._prepare(width)
+        progress, guarded, callbacks = None, contextlib.nullcontext(), _as_list(callbacks)
+        if checkpoint is not None:
+            look = checkpoints.first_batch_digest if x is None else checkpoints.digest
+            settings["x"] = look(train if x is None else x)
+            settings["steps_per_epoch"] = steps_per_epoch or int(train.cardinality())
+            callbacks = checkpoints.with_history(callbacks)
+            progress = checkpoints.Progress(
+                checkpoint,
+                self,
+                self._state(),
+                self.updates,
+                settings,
+                callbacks,
+                epochs - initial_epoch,
+            )
+            guarded, callbacks = progress.guarded(), [*callbacks, progress]
+            initial_epoch += progress.done
         epoch.assign(self.epochs.value)
         bookkeeping = _Bookkeeping(epoch, steps_per_epoch)
         if self._log_gap:
@@ -170,13 +203,19 @@ class Trainer(keras.Model):
         self._resident = tf.zeros((0, width)) if x is None else x
         try:
             self.make_train_function()
-            self.steps_per_execution = self._find_steps_per_execution(train, steps_per_epoch)
-            with _end_of_data_expected():
+            if progress is not None:
+                self._progress, self._made = progress, progress.made
+                self._behind = progress.done * (steps_per_epoch or 0)
+            with guarded, _end_of_data_expected():
+                if initial_epoch < epochs:
+                    self.steps_per_execution = self._find_steps_per_execution(
+                        train, steps_per_epoch
+                    )
                 return super().fit(
                     train,
                     epochs=epochs,
                     verbose=verbose,
-                    callbacks=[bookkeeping, *_as_list(callbacks)],
+                    callbacks=[bookkeeping, *callbacks],
                     validation_data=validation_data,
                     shuffle=False,
                     initial_epoch=initial_epoch,
@@ -184,7 +223,8 @@ class Trainer(keras.Model):
                     validation_freq=validation_freq,
                 )
         finally:
-            self._resident = self._steps_left = self._eval_epoch_iterator = None
+            self._resident = self._steps_left = self._eval_epoch_iterator = self._progress = None
+            self._behind = self._made = 0
             self.steps_per_execution = 1
 
     def evaluate(
@@ -288,7 +328,13 @@ class Trainer(keras.Model):
             if self._steps_left is not None:
                 steps = min(steps, self._steps_left)
                 self._steps_left -= steps
+            made = self._pass_over(iterator, steps)
+            if made == steps:
+                return self.get_metrics_result()
+            steps -= made
             before = execution.Snapshot(self._state())
+            if self._progress is not None:
+                self._progress.before_execution(before)
             try:
                 done, valid, good, logs = self._run_updates(
                     iterator, self._resident, tf.constant(steps, tf.int64)
@@ -308,7 +354,7 @@ class Trainer(keras.Model):
                         "been restored."
                     ) from error
                 raise
-            if not done:
+            if not (done or made):
                 raise StopIteration
             return logs
 
@@ -348,6 +394,18 @@ class Trainer(keras.Model):
 
         self.test_function = test_function
 
+    def _pass_over(self, iterator, steps):
+        """Passes over batches that earlier tries used; returns how many of these steps they are."""
+        while self._behind:  # In pieces: Ctrl-C acts between them.
+            piece = min(self._behind, 1000)
+            execution.skip(iterator, tf.constant(piece, tf.int64))
+            self._behind -= piece
+        made = min(self._made, steps)
+        if made:
+            execution.skip(iterator, tf.constant(made, tf.int64))
+            self._made -= made
+        return made
+
     def _bad_execution(self, done, valid):
         first = int(self.updates.value) - done
         where = f"one of the updates {first} to {first + done - 1}"
@@ -365,7 +423,7 @@ class Trainer(keras.Model):
 
     def _state(self):
         """Every variable that an execution changes."""
-        variables = [*self.variables, *self.optimizer.variables]
+        variables = [*self.variables, *self.metrics_variables, *self.optimizer.variables]
         return list({id(variable): variable for variable in variables}.values())
 
     def _find_steps_per_execution(self, train, steps_per_epoch):
@@ -474,7 +532,7 @@ class _Bookkeeping(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model._steps_left = self._steps
-        self._first = int(self.model.updates.value)
+        self._first = int(self.model.updates.value) - self.model._made
 
     def on_epoch_end(self, epoch, logs=None):
         made, needed = int(self.model.updates.value) - self._first, self._steps or 1

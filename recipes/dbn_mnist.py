@@ -15,6 +15,9 @@ What a run leaves in its folder: `saved_model/`, `stack.keras` (the pretrained s
 above what is left of them after a way up the stack and down again), `errors.png` (misclassified
 test images) and `metrics.json` with every figure that was printed.
 
+Killed at whatever moment, it goes on by the same command, and ends with the same bits; what it has
+done is in `checkpoints/` meanwhile.
+
 Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the measured figures):
 
     default      784-1000-1000-10, CD-1, 15 epochs a layer, then 12 epochs of Adam; test error
@@ -148,7 +151,7 @@ def parse_arguments():
         action="store_true",
         help="fine-tune the same network from the same random initial weights",
     )
-    runs.add_arguments(parser, RUN_DIR)
+    runs.add_arguments(parser, RUN_DIR, resumes=True)
     args = parser.parse_args()
     if args.run_dir == Path(RUN_DIR):
         # Runs of another kind get a folder of their own.
@@ -158,11 +161,15 @@ def parse_arguments():
     return args
 
 
-def pretrain(stack, x, how, metrics):
+def pretrain(stack, x, how, folder, metrics):
     """Pretrains the stack layer by layer."""
     start = time.perf_counter()
     histories = stack.pretrain(
-        x, epochs=how.epochs, batch_size=how.batch_size, optimizer=how.optimizer(len(x))
+        x,
+        epochs=how.epochs,
+        batch_size=how.batch_size,
+        optimizer=how.optimizer(len(x)),
+        checkpoint=folder / runs.CHECKPOINTS,
     )
     costs = [h.history["reconstruction_cross_entropy"][-1] for h in histories]
     metrics.tell(
@@ -173,7 +180,7 @@ def pretrain(stack, x, how, metrics):
     )
 
 
-def fine_tune(model, train, valid, how, metrics):
+def fine_tune(model, train, valid, how, seed, folder, metrics):
     """Trains the classifier, and leaves it with the weights of its best epoch."""
     start = time.perf_counter()
     best = keras.callbacks.EarlyStopping(
@@ -187,10 +194,13 @@ def fine_tune(model, train, valid, how, metrics):
         jit_compile=True,
     )
     classes = model.output_shape[-1]
-    history = model.fit(
+    history = dbn.checkpoints.fit(
+        model,
         train.x,
         keras.utils.to_categorical(train.y, classes),
+        checkpoint=folder / runs.CHECKPOINTS / "classifier.checkpoint",
         batch_size=how.batch_size,
+        seed=seed,
         epochs=how.epochs,
         validation_data=(valid.x, keras.utils.to_categorical(valid.y, classes)),
         callbacks=[best, *[TutorialPatience()] * how.tutorial_patience],
@@ -252,7 +262,7 @@ def main():
     """Runs the recipe."""
     args = parse_arguments()
     data, info = runs.load_data(args)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
     train, valid, test_split = data
     if preset.cases is not None:
@@ -276,13 +286,13 @@ def main():
     if preset.vbias_from_data:
         stack.rbms[0].layer.set_vbias_from_data(train.x)
     if not args.no_pretraining:
-        pretrain(stack, train.x, preset.pretraining, metrics)
+        pretrain(stack, train.x, preset.pretraining, folder, metrics)
         stack.save(folder / "stack.keras")
     draw(stack, test_split.x[:20], info.img_shape, folder)
 
     model = stack.classifier(info.num_classes)
     how = preset.from_scratch if args.no_pretraining else preset.fine_tuning
-    fine_tune(model, train, valid, how, metrics)
+    fine_tune(model, train, valid, how, args.seed, folder, metrics)
     probabilities = test(model, test_split, metrics)
     wrong = test_split.x[probabilities.argmax(1) != test_split.y][:200]
     if len(wrong):
@@ -293,4 +303,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

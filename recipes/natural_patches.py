@@ -1,6 +1,6 @@
 """What an RBM finds in photographs: Gabor-like filters, as the Deep Learning Tutorials say.
 
-    python recipes/natural_patches.py                # scikit-learn's two photographs; minutes
+    python recipes/natural_patches.py                # on scikit-learn's two photographs
 
 Patches of 14x14 pixels, drawn at random from the grey levels, those of almost one colour left out,
 each with its mean taken away and divided by its standard deviation; then whitened (ZCA, by
@@ -11,11 +11,11 @@ target.
 A filter counts as Gabor-like if it is both
 
     localised   a window of a quarter of the patch's area holds at least 70 % of the squared weights
-                (white noise: 33 %, rarely over 39 %; a Gabor filter: 89 % and more)
+                (white noise: 33 %, rarely over 39 %; a Gabor filter of deviation 2: 96 %)
     oriented    at least 60 % of the power spectrum lies within 22.5 degrees of one axis
                 (white noise: 32 %, rarely over 37 %; a single pixel: 25 %)
 
-Expected: @@ of the filters, none before training. @@ s on 2 cores.
+Expected: 85 % of the filters, of random weights none; a minute on 2 cores (71 s of CPU time).
 
 Writes, under runs/natural_patches: rbm.keras, filters.png, patches.png (whitened patches above
 their reconstructions) and metrics.json.

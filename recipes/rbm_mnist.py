@@ -16,7 +16,7 @@ filters after each epoch; then 20 chains from test images, drawn every 1,000 ste
 
 Writes, under runs/rbm_mnist: filters_at_epoch_{i}.png, which look like strokes of a pen from some
 epochs on; samples.png, a column a chain, which look like digits; and metrics.json, with every
-figure that is printed.
+figure that is printed. Killed, it goes on by the same command, and ends with the same bits.
 """
 
 import argparse
@@ -53,10 +53,9 @@ def train(x, img_shape, epochs, folder, metrics):
     rbm.compile(optimizer=keras.optimizers.SGD(0.1))
 
     def tell(epoch, logs):
-        cost = logs["pseudo_log_likelihood"]
-        metrics.tell_next(f"Training epoch {epoch}, cost is {{cost:f}}", cost=cost)
+        print(f"Training epoch {epoch}, cost is {logs['pseudo_log_likelihood']:f}", flush=True)
 
-    rbm.fit(
+    history = rbm.fit(
         x,
         batch_size=20,
         epochs=epochs,
@@ -65,7 +64,9 @@ def train(x, img_shape, epochs, folder, metrics):
             keras.callbacks.LambdaCallback(on_epoch_end=tell),
             dbn.callbacks.SaveFilters(folder, img_shape),
         ],
+        checkpoint=folder / runs.CHECKPOINTS / "rbm.checkpoint",
     )
+    metrics["cost"] = history.history["pseudo_log_likelihood"]  # With the epochs of earlier tries.
     return rbm
 
 
@@ -90,12 +91,12 @@ def main():
         help="tutorial: as above; smoke: 1,000 images, 2 epochs, 10 steps between rows "
         "(default: %(default)s)",
     )
-    runs.add_arguments(parser, "runs/rbm_{data_set}")
+    runs.add_arguments(parser, "runs/rbm_{data_set}", resumes=True)
     args = parser.parse_args()
     preset = PRESETS[args.preset]
 
     data, info = runs.load_data(args)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     keras.utils.set_random_seed(args.seed)
     metrics = runs.Metrics(preset=args.preset, seed=args.seed)
     x = data.train.x[: preset.images]
@@ -118,4 +119,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

@@ -5,6 +5,7 @@ exits and says what to type.
 """
 
 import argparse
+import fcntl
 import json
 import operator
 import os
@@ -12,6 +13,7 @@ import platform
 import re
 import resource
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -32,17 +34,28 @@ except ModuleNotFoundError as missing:  # Another Keras backend is an ImportErro
 import keras
 import tensorflow as tf
 
+CHECKPOINTS = "checkpoints"  # A folder for them in the run folder, until `finish`.
 _METRICS = "metrics.json"
-_UNFINISHED = "unfinished"  # A file that a run folder holds from `start` to `finish`.
+_UNFINISHED = "unfinished"  # A file with the options, from `start` to `finish`.
+_LOCKS = {}  # Open run folders, by path: locked as long as this process lives.
 
 
-def add_arguments(parser, default_folder):
+def run(main):
+    """Runs a recipe. Ctrl-C and SIGTERM end it with exit code 130 and 143, and no traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    main()
+
+
+def add_arguments(parser, default_folder, resumes=False):
     """Adds the options of a recipe that takes a data set by name.
 
     Args:
         parser: `argparse.ArgumentParser`.
         default_folder: Default of `--run-dir`, relative to the current folder; `{data_set}` in it
             stands for the data set's name, once `load_data` has been called.
+        resumes: As for `add_run_arguments`.
     """
     parser.add_argument(
         "--data-set",
@@ -50,24 +63,27 @@ def add_arguments(parser, default_folder):
         help="mnist, fashion_mnist or another set of pictures of TensorFlow Datasets, or digits, "
         "scikit-learn's of 8x8 pixels (default: mnist, or digits where mnist cannot be had)",
     )
-    add_run_arguments(parser, default_folder, "; {data_set} stands for the set's name")
+    more_help = "; {data_set} stands for the set's name"
+    add_run_arguments(parser, default_folder, resumes, more_help)
 
 
-def add_run_arguments(parser, default_folder, more_help=""):
+def add_run_arguments(parser, default_folder, resumes=False, more_help=""):
     """Adds the options that all recipes have: the run folder and the seed.
 
     Args:
         parser: `argparse.ArgumentParser`.
         default_folder: Default of `--run-dir`, relative to the current folder.
-        more_help: What its help is to say besides.
+        resumes: Whether the recipe goes on with an unfinished run; `--restart` is for those.
+        more_help: What the help of `--run-dir` is to say besides.
     """
+    unfinished = "gone on with, by the same command" if resumes else "started over"
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path(default_folder),
         metavar="FOLDER",
         help=f"where pictures and metrics.json go{more_help}; a folder that holds a finished run "
-        "is refused (default: %(default)s)",
+        f"is refused, an unfinished one {unfinished} (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -76,35 +92,58 @@ def add_run_arguments(parser, default_folder, more_help=""):
         metavar="INTEGER",
         help="what all random numbers come from (default: %(default)s)",
     )
+    if resumes:
+        parser.add_argument(
+            "--restart",
+            action="store_true",
+            help="start an unfinished run over, and lose what it has done",
+        )
 
 
-def start(folder):
+def start(folder, options=None):
     """Makes a run folder. Exits with code 2, and nothing touched, where that would lose anything.
 
-    A folder in which a run was started and not finished is emptied: all that it holds is that
-    run's, since only a new or an empty folder is taken.
+    A folder in which a run was started and not finished is gone on with if it was started with the
+    same options. With `--restart`, and without options to compare, it is emptied: all that it holds
+    is that run's, since only a new or an empty folder is taken.
 
     Args:
         folder: Path of the run folder.
+        options: What `parse_args` returned to a recipe that can go on with an unfinished run.
 
     Returns:
         The `Path`.
     """
     folder = Path(folder)
+    wanted = {} if options is None else dict(vars(options))
+    restart = options is None or wanted.pop("restart")
+    wanted.pop("run_dir", None)
+    started = {"options": json.loads(_json(wanted)), "tries": 1}
+    unfinished = folder / _UNFINISHED
     try:
         if (folder / _METRICS).exists():
             refuse(f"{folder} holds a finished run: name another --run-dir, or remove it.")
-        if (folder / _UNFINISHED).exists():
+        if not unfinished.exists() and folder.is_dir() and any(folder.iterdir()):
+            refuse(f"{folder} holds files that are no run's: name another --run-dir.")
+        folder.mkdir(parents=True, exist_ok=True)
+        _lock(folder)
+        if unfinished.exists() and restart:
             print(f"{folder} holds an unfinished run: starting it over.", flush=True)
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path.name != _UNFINISHED:
                     path.unlink()
-        elif folder.is_dir() and any(folder.iterdir()):
-            refuse(f"{folder} holds files that are no run's: name another --run-dir.")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _UNFINISHED).touch()
+        elif unfinished.exists():
+            before = _read(unfinished)
+            if before["options"] != started["options"]:
+                refuse(
+                    f"{folder} holds an unfinished run with the options {before['options']}, not "
+                    f"{started['options']}: give those, --restart or another --run-dir."
+                )
+            started["tries"] += before["tries"]
+            print(f"{folder} holds an unfinished run: going on with it.", flush=True)
+        _write_whole(unfinished, _json(started))
     except OSError as error:
         refuse(f"{folder} cannot be a run folder ({error.strerror}): name another --run-dir.")
     return folder
@@ -114,8 +153,9 @@ def load_data(args):
     """Loads the data set that the options name; says in one line which one if they name none.
 
     Args:
-        args: Options with `data_set` and `run_dir`, in which `{data_set}` is replaced: the default
-            folder of a run on digits must not be called MNIST.
+        args: Options with `data_set`, which is set to the name of the one taken, and `run_dir`, in
+            which `{data_set}` is replaced: the default folder of a run on digits must not be called
+            MNIST.
 
     Returns:
         `dbn.data.DataSet` and `dbn.data.Info`. Exits with code 2 if the set cannot be had.
@@ -125,7 +165,7 @@ def load_data(args):
         if name is None:
             name, reason = dbn.data.default_name()
             print(reason, flush=True)
-        args.run_dir = Path(str(args.run_dir).replace("{data_set}", name))
+        args.data_set, args.run_dir = name, Path(str(args.run_dir).replace("{data_set}", name))
         return dbn.data.load(name), dbn.data.info(name)
     except (OSError, ValueError) as error:
         refuse(error)
@@ -157,17 +197,20 @@ class Metrics(dict):
 
 
 def finish(folder, metrics):
-    """Writes `metrics.json`, which is what makes a run finished: whole or not at all.
+    """Writes `metrics.json`, which is what makes a run finished; checkpoints are removed.
 
     Args:
         folder: The run folder.
         metrics: `Metrics`, nested if need be. Total time, peak memory and facts of the machine are
-            added.
+            added, and the number of tries where there were several: times are those of the last.
 
     Raises:
         ValueError: If a figure is not finite.
     """
     metrics["machine"] = machine()
+    tries = _read(folder / _UNFINISHED)["tries"]
+    if tries > 1:
+        metrics.tell("Finished in try {tries}, which alone the times are of", tries=tries)
     metrics.tell(
         "{total_seconds:.0f} s in all, {peak_memory_gib:.2f} GiB of memory at most",
         total_seconds=time.perf_counter() - _STARTED,
@@ -178,12 +221,8 @@ def finish(folder, metrics):
             _json(value)
         except ValueError as error:
             raise ValueError(f"{name!r} must be finite to be kept; got {value}.") from error
-    part = folder / f".{_METRICS}"
-    with part.open("w", encoding="utf-8") as file:
-        file.write(_json(metrics) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, folder / _METRICS)
+    _write_whole(folder / _METRICS, _json(metrics))
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     (folder / _UNFINISHED).unlink(missing_ok=True)
     print(f"Everything is in {folder}", flush=True)
 
@@ -218,6 +257,39 @@ def refuse(reason):
     """Says on standard error why a run cannot be, and exits with code 2."""
     print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr)
     sys.exit(2)
+
+
+def _lock(folder):
+    """Exits if another process is at work in a folder; otherwise none can be while this one is."""
+    path = folder.resolve()
+    if path in _LOCKS:
+        return
+    file = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        refuse(f"{folder} is being written by another process: wait, or name another --run-dir.")
+    except OSError:  # Some network file systems have no locks.
+        pass
+    _LOCKS[path] = file
+
+
+def _read(unfinished):
+    """Returns what `start` wrote of a run, as far as it can be read."""
+    try:
+        return {"options": None, "tries": 1, **json.loads(unfinished.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError):
+        return {"options": None, "tries": 1}
+
+
+def _write_whole(path, text):
+    part = path.with_name(f".{path.name}")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 def _seed(text):

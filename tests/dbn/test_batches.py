@@ -28,6 +28,18 @@ def test_rows_are_the_permutation_of_seed_and_epoch_cut_into_batches(size):
     assert len(rows) == -(-7 // size)
 
 
+def test_gathered_are_the_cases_of_rows():
+    epoch = tf.Variable(0, dtype=tf.int64)
+    arrays = (tf.constant(X), {"class": tf.range(7)})
+    for number in (0, 3):
+        epoch.assign(number)
+        rows = listed(batches.rows(7, 3, shuffle=True, seed=5, epoch=epoch))
+        data = list(batches.gathered(arrays, 3, shuffle=True, seed=5, epoch=epoch))
+        assert [np.array(y["class"]).tolist() for _, y in data] == rows
+        for (x, _), row in zip(data, rows, strict=True):
+            np.testing.assert_array_equal(x, X[row])
+
+
 def test_slices_are_the_cases_in_order_the_last_batch_shorter():
     assert listed(batches.slices(X, 3)) == [X[:3].tolist(), X[3:6].tolist(), X[6:].tolist()]
 
@@ -35,7 +47,8 @@ def test_slices_are_the_cases_in_order_the_last_batch_shorter():
 def test_nothing_is_tuned_where_an_array_is_read():
     """The end of an iteration would wait for the tuner's thread, two seconds now and then."""
     rows = batches.rows(7, 3, shuffle=True, seed=5, epoch=tf.Variable(0, dtype=tf.int64))
-    for data in (rows, batches.slices(X, 3)):
+    gathered = batches.gathered(tf.constant(X), 3, True, 5, tf.Variable(0, dtype=tf.int64))
+    for data in (rows, batches.slices(X, 3), gathered):
         assert data.options().autotune.enabled is False
 
 

@@ -88,6 +88,13 @@ def test_loop_prepares_every_element_with_its_number_and_no_other(mode):
     assert sorted(prepared) == [[1, 0], [2, 1], [3, 2], [4, 0], [5, 1]]
 
 
+def test_skip_passes_over_elements_and_ends_with_them():
+    iterator = iter(tf.data.Dataset.range(7))
+    for count, following in ((0, 0), (2, 3), (1, 5), (9, None)):
+        execution.skip(iterator, tf.constant(count, tf.int64))
+        assert next(iterator, None) == following
+
+
 @pytest.mark.parametrize(
     ("seconds_a_step", "seconds_a_call", "expected"),
     [

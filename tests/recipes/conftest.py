@@ -24,3 +24,30 @@ def run_recipe():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def stop_recipe():
+    """Starts a recipe, and sends it a signal when it has printed something."""
+
+    def stop(number, printed, name, *arguments, cwd):
+        process = subprocess.Popen(
+            [sys.executable, str(RECIPES / name), *map(str, arguments)],
+            cwd=cwd,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        said = b""
+        while printed.encode() not in said:
+            part = process.stdout.read1()
+            assert part, process.stderr.read().decode()
+            said += part
+        process.send_signal(number)
+        out, error = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(
+            process.args, process.returncode, (said + out).decode(), error.decode()
+        )
+
+    return stop

@@ -1,6 +1,7 @@
 """The DBN recipe, end to end on the embedded digits."""
 
 import json
+import signal
 
 import keras
 import numpy as np
@@ -69,6 +70,25 @@ def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smo
     )
     assert metrics["pretraining"] is False and "pretraining_seconds" not in metrics
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_killed_while_fine_tuning_it_goes_on_and_ends_the_same(
+    smoke, tmp_path, stop_recipe, run_recipe
+):
+    killed = stop_recipe(signal.SIGKILL, "Epoch 2/2", *SMOKE, cwd=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    done = run_recipe(*SMOKE, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 1/2" not in done.stdout  # It was made before.
+    folders = tmp_path / "runs/dbn_digits-smoke", smoke[0]
+    metrics, whole = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    for name in ("reconstruction_cross_entropy", "validation_errors", "test_error", "best_epoch"):
+        assert metrics[name] == whole[name]
+    assert metrics["tries"] == 2
+    x = dbn.data.load("digits").test.x
+    models = [tf.saved_model.load(str(folder / "saved_model")) for folder in folders]
+    np.testing.assert_array_equal(*[model.serve(x) for model in models])
+    assert not (folders[0] / "checkpoints").exists()
 
 
 def test_help_explains(tmp_path, run_recipe):

@@ -1,5 +1,6 @@
 import json
 import math
+import signal
 
 import pytest
 from PIL import Image
@@ -74,6 +75,24 @@ def test_a_finished_run_is_refused_and_left_as_it_is(smoke, run_recipe):
     assert "Traceback" not in done.stderr
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
     assert after == before
+
+
+def test_stopped_by_ctrl_c_it_goes_on_and_ends_the_same(smoke, tmp_path, stop_recipe, run_recipe):
+    command = (*SMOKE, "--data-set", "digits")
+    stopped = stop_recipe(signal.SIGINT, "epoch 0, cost", *command, cwd=tmp_path)
+    assert stopped.returncode == 130
+    assert "Traceback" not in stopped.stderr
+    done = run_recipe(*command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "going on with it" in done.stdout
+    expected, _ = smoke
+    folder = tmp_path / "runs/rbm_digits"
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+    for path in folder.glob("*.png"):
+        assert path.read_bytes() == (expected / path.name).read_bytes()
+    metrics, whole = (json.loads((f / "metrics.json").read_text()) for f in (folder, expected))
+    assert metrics["cost"] == whole["cost"]
+    assert metrics["tries"] == 2 and "tries" not in whole
 
 
 def test_a_run_folder_that_is_a_file_is_refused(tmp_path, run_recipe):

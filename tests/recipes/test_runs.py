@@ -1,4 +1,5 @@
 import argparse
+import fcntl
 import importlib.util
 import json
 import os
@@ -19,9 +20,9 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def parse(*arguments):
+def parse(*arguments, **kwargs):
     parser = argparse.ArgumentParser()
-    runs.add_arguments(parser, "runs/some_{data_set}")
+    runs.add_arguments(parser, "runs/some_{data_set}", **kwargs)
     return parser.parse_args(arguments)
 
 
@@ -62,6 +63,52 @@ def test_start_starts_an_unfinished_run_over_and_says_so(tmp_path, capsys):
     assert said.count("\n") == 1
 
 
+def test_start_goes_on_with_an_unfinished_run_of_the_same_options(tmp_path, capsys):
+    args = parse("--seed", "3", "--data-set", "digits", resumes=True)
+    kept = runs.start(tmp_path, args) / runs.CHECKPOINTS / "rbm.checkpoint"
+    kept.parent.mkdir()
+    kept.write_text("hours of work")
+    capsys.readouterr()
+    runs.start(tmp_path, args)
+    assert capsys.readouterr().out == f"{tmp_path} holds an unfinished run: going on with it.\n"
+    assert kept.read_text() == "hours of work"
+
+
+def test_start_refuses_an_unfinished_run_of_other_options_and_leaves_it_as_it_is(tmp_path, capsys):
+    (runs.start(tmp_path, parse(resumes=True)) / "rbm.checkpoint").write_text("hours of work")
+    before = contents(tmp_path)
+    other = parse("--seed", "4", resumes=True)
+    said = refused(capsys, runs.start, tmp_path, other)
+    assert "'seed': 0" in said and "'seed': 4" in said and "--restart" in said
+    assert contents(tmp_path) == before
+    for damaged in ("", "[]", "no JSON"):
+        (tmp_path / "unfinished").write_text(damaged)
+        assert "--restart" in refused(capsys, runs.start, tmp_path, other)
+    assert (tmp_path / "rbm.checkpoint").read_text() == "hours of work"
+
+
+def test_restart_starts_over_whatever_the_options(tmp_path, capsys):
+    (runs.start(tmp_path, parse(resumes=True)) / "rbm.checkpoint").write_text("hours of work")
+    args = parse("--seed", "4", "--restart", resumes=True)
+    runs.start(tmp_path, args)
+    assert "starting it over" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
+    args.restart = False
+    runs.start(tmp_path, args)
+    runs.finish(tmp_path, runs.Metrics())
+    assert json.loads((tmp_path / "metrics.json").read_text())["tries"] == 2
+    args.restart = True
+    assert "holds a finished run" in refused(capsys, runs.start, tmp_path, args)
+
+
+def test_start_refuses_a_folder_that_another_process_writes(tmp_path, capsys):
+    lock = os.open(tmp_path, os.O_RDONLY)  # Another file, which is as good as another process.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert "written by another process" in refused(capsys, runs.start, tmp_path)
+    os.close(lock)
+    assert runs.start(tmp_path) == tmp_path
+
+
 def test_start_refuses_files_of_others_and_leaves_them_as_they_are(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
     assert "holds files that are no run's" in refused(capsys, runs.start, tmp_path)
@@ -95,12 +142,14 @@ def test_what_is_told_is_kept(capsys):
 
 def test_finish_writes_the_figures_and_the_machine(tmp_path, capsys):
     folder = runs.start(tmp_path)
+    (folder / runs.CHECKPOINTS).mkdir()
+    (folder / runs.CHECKPOINTS / "rbm.checkpoint").write_text("of use until here")
     figures = {"cost": [np.float32(-1.5)], "error": np.float64(0.25), "by_layer": {"0": 1}}
     runs.finish(folder, runs.Metrics(figures, images=np.int64(7), shape=np.array([8, 8])))
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
     text = (tmp_path / "metrics.json").read_text()
     metrics = json.loads(text)
-    assert list(metrics) == sorted(metrics)
+    assert list(metrics) == sorted(metrics) and "tries" not in metrics
     assert metrics["cost"] == [-1.5]
     assert (metrics["error"], metrics["images"], metrics["shape"]) == (0.25, 7, [8, 8])
     assert metrics["machine"]["dbn"] == dbn.__version__
@@ -151,7 +200,7 @@ def test_a_seed_is_an_integer_that_keras_takes(seed, capsys):
 def test_a_named_data_set_is_taken_in_silence(capsys):
     args = parse("--data-set", "digits")
     data, info = runs.load_data(args)
-    assert info.name == "digits"
+    assert info.name == "digits" == args.data_set
     assert data.train.x.shape[1] == 64
     assert args.run_dir == Path("runs/some_digits")
     assert capsys.readouterr().out == ""
