@@ -206,8 +206,8 @@ class Categorical(Units):
                 f"must be from 0 to {sizes[group] - 1}."
             )
         found = np.zeros((len(codes), sum(sizes)), np.float32)
-        first = np.cumsum([0, *sizes[:-1]])
-        np.put_along_axis(found, codes + first, 1, axis=1)
+        first = np.cumsum([0, *sizes[:-1]], dtype=np.int32)  # 32 bits: as large as what is made.
+        np.put_along_axis(found, codes.astype(np.int32) + first, 1, axis=1)
         return found
 
     def codes(self, x):

@@ -15,7 +15,7 @@ A filter counts as Gabor-like if it is both
     oriented    at least 60 % of the power spectrum lies within 22.5 degrees of one axis
                 (white noise: 32 %, rarely over 37 %; a single pixel: 25 %)
 
-Expected: 85 % of the filters, of random weights none; a minute on 2 cores (71 s of CPU time).
+Expected: 85 % of the filters, and none before training; 71 s of CPU time on 2 cores.
 
 Writes, under runs/natural_patches: rbm.keras, filters.png, patches.png (whitened patches above
 their reconstructions) and metrics.json.

@@ -174,7 +174,9 @@ def test_steps_use_the_noise_of_seed_and_step(rbm, layer):
 
 
 @pytest.mark.parametrize(
-    "convert", [list, np.float64, lambda x: x.astype("uint8"), tf.constant], ids=str
+    "convert",
+    [list, np.float64, lambda x: x.astype("uint8"), tf.constant],
+    ids=["list", "float64", "uint8", "tensor"],
 )
 def test_starts_of_any_type(convert, layer):
     start = np.array(coins(5, 4))

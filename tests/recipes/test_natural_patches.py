@@ -61,7 +61,7 @@ def test_one_of_the_two_is_not_enough(recipe):
     pixel[3, 10] = 1.0
     filters = np.stack([grating, pixel])
     np.testing.assert_allclose(recipe.localised(filters), [0.25, 1.0], atol=0.05)
-    assert recipe.oriented(filters)[0] > 0.9
+    assert recipe.oriented(filters)[0] > 0.8
     # The spectrum of a pixel is flat: 45 of 180 degrees hold a quarter of it.
     assert recipe.oriented(filters)[1] == pytest.approx(0.25, abs=0.01)
 
