@@ -5,8 +5,9 @@
     python recipes/dbn_mnist.py --preset tutorial     # the Theano Deep Learning Tutorial's DBN.py
 
 1. Greedy layer-wise pretraining of the stack on the training images, without labels.
-2. Fine-tuning of the shared Dense layers with a softmax on top, by `model.fit`. The weights of the
-   epoch with the best validation accuracy are kept; the test set is read once, at the end.
+2. Fine-tuning of the shared Dense layers with a softmax on top, by Keras' `fit` inside
+   `dbn.checkpoints.fit`. The weights of the epoch with the best validation accuracy are kept; the
+   test set is read once, at the end.
 3. Export as a SavedModel, which a new process that imports TensorFlow alone loads; its predictions
    on the whole test set are compared with the model's own.
 

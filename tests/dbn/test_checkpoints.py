@@ -575,7 +575,7 @@ for rbm in stack.rbms:
     # An execution an epoch. The tests of the recipes do it with XLA.
     rbm.compile(keras.optimizers.SGD(0.1), steps_per_execution=40, jit_compile=False)
 stack.pretrain(
-    x, epochs=30, batch_size=10, callbacks=[Tell()], verbose=0,
+    x, epochs=12, batch_size=10, callbacks=[Tell()], verbose=0,
     checkpoint=dbn.checkpoints.Checkpoint(folder, every=100),
 )
 end = [np.array(v.value) for v in stack.variables]
@@ -614,7 +614,7 @@ def test_processes_stopped_in_a_layer_and_killed_in_the_next(tmp_path):
     assert said.strip().endswith(f"kept in {path}: the same command goes on from there.")
     assert "Traceback" not in said
     assert 40 * facts(path)["done"] + (facts(path)["made"] or 0) >= 3 * 40
-    code, layers, _ = stopped(tmp_path, 38, signal.SIGKILL)
+    code, layers, _ = stopped(tmp_path, 16, signal.SIGKILL)
     assert (code, layers) == (-signal.SIGKILL, ["rbm_1", "rbm_2"])
     assert_same(end(tmp_path), end(tmp_path / "whole"))
 
