@@ -1,5 +1,6 @@
 # make run     sets everything up and runs the main recipe   (RUN_ARGS="--help" tells what it takes)
-# make test    sets everything up and runs the tests         (TEST_ARGS="-k units" picks some)
+# make test    sets everything up and runs the tests         (TEST_ARGS="-k units" picks some;
+#              two at a time: most of a test is compilation, which uses one core)
 # make lint    checks style and format
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ run: $(INSTALLED)
 	$(BIN)/python recipes/dbn_mnist.py $(RUN_ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(TEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

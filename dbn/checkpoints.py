@@ -6,11 +6,7 @@ nothing, and one that is damaged, or of another training, is refused.
 """
 
 import contextlib
-import hashlib
-import io
-import json
 import os
-import re
 import signal
 import sys
 import threading
@@ -22,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from dbn import batches, checks
+from dbn.checkpoint_files import START_OVER, digest, first_batch_digest, read, write
+from dbn.plain import difference, from_plain, memory, plain, settings_of
 
 __all__ = [
     "Checkpoint",
@@ -33,11 +31,6 @@ __all__ = [
     "with_history",
     "write",
 ]
-
-_FORMAT = 1
-_HEAD = "dbn checkpoint, format {}, sha256 {}\n"  # The sum is that of what follows, an .npz file.
-_SAMPLE = 2**24  # Bytes of the data that `digest` reads: some 10 ms.
-_START_OVER = "To start over, remove it or name another; nothing has been changed."
 
 
 class Checkpoint:
@@ -222,7 +215,7 @@ class Progress(keras.callbacks.Callback):
         self._variables = list({id(variable): variable for variable in variables}.values())
         self._counter, self._callbacks = counter, callbacks
         described = [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self._variables]
-        self._settings = _plain({**_settings(model), **settings, "variables": described})
+        self._settings = plain({**settings_of(model), **settings, "variables": described})
         self._place, self._start = None, int(counter.value)
         self._handlers, self._signal = {}, None
         found = read(self._path)
@@ -243,15 +236,15 @@ class Progress(keras.callbacks.Callback):
 
     def _refuse_another(self, epochs):
         facts = self._facts
-        difference = _difference(facts["settings"], self._settings)
-        if difference:
+        different = difference(facts["settings"], self._settings)
+        if different:
             raise ValueError(
-                f"{self._path} is the checkpoint of another training: {difference}. {_START_OVER}"
+                f"{self._path} is the checkpoint of another training: {different}. {START_OVER}"
             )
         if facts["done"] > epochs:
             raise ValueError(
                 f"{self._path} is the checkpoint of a training that has made {facts['done']} "
-                f"epochs already, more than {epochs}. {_START_OVER}"
+                f"epochs already, more than {epochs}. {START_OVER}"
             )
         # In the process of an earlier try, the model may have got anywhere beyond the start.
         finished = facts["stopped"] or facts["done"] == epochs
@@ -259,7 +252,7 @@ class Progress(keras.callbacks.Callback):
             raise ValueError(
                 f"{self._path} is the checkpoint of a {'finished ' * finished}training that a "
                 f"model began after {facts['start']} updates; this one has made {self._start}. "
-                f"{_START_OVER}"
+                f"{START_OVER}"
             )
 
     @contextlib.contextmanager
@@ -316,7 +309,7 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         # What a callback remembers is what will not be as it is now.
-        self._begun = [_memory(callback) for callback in self._callbacks]
+        self._begun = [memory(callback) for callback in self._callbacks]
         memories = list(self._facts["memories"])
         for callback in self._callbacks:
             kept = next((m for m in memories if m["of"] == type(callback).__name__), None)
@@ -324,7 +317,7 @@ class Progress(keras.callbacks.Callback):
                 memories.remove(kept)
                 for name, (value, arrays) in kept["attributes"].items():
                     arrays = [self._arrays[array] for array in arrays]
-                    setattr(callback, name, _from_plain(value, arrays))
+                    setattr(callback, name, from_plain(value, arrays))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._facts["made"] is not None:
@@ -369,7 +362,7 @@ class Progress(keras.callbacks.Callback):
         for callback, begun in zip(self._callbacks, self._begun, strict=True):
             changed = {
                 name: (value, arrays)
-                for name, (value, arrays) in _memory(callback).items()
+                for name, (value, arrays) in memory(callback).items()
                 if name not in begun
                 or value != begun[name][0]
                 or any(a is not b for a, b in zip(arrays, begun[name][1], strict=True))
@@ -398,109 +391,6 @@ class Progress(keras.callbacks.Callback):
         self._place, self._kept = None, place.updates
 
 
-def read(path):
-    """Reads a checkpoint.
-
-    Args:
-        path: `Path` of the file.
-
-    Returns:
-        Its facts, a dict, and its arrays, a dict of NumPy arrays; None if there is no such file.
-
-    Raises:
-        ValueError: If it is damaged, no checkpoint, or one of another format.
-        OSError: If it cannot be read.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    head, _, body = content.partition(b"\n")
-    found = re.fullmatch(_HEAD.format(r"(\d{1,9})", "([0-9a-f]{64})").strip().encode(), head)
-    if found is None:
-        raise ValueError(f"{path} is no checkpoint of dbn, or its beginning is lost. {_START_OVER}")
-    if int(found[1]) != _FORMAT:
-        raise ValueError(
-            f"{path} is a checkpoint of format {int(found[1])}; this version of dbn reads format "
-            f"{_FORMAT}. {_START_OVER}"
-        )
-    if hashlib.sha256(body).hexdigest().encode() != found[2]:
-        raise ValueError(
-            f"{path} is damaged: it was cut off or changed after it was written. {_START_OVER}"
-        )
-    with np.load(io.BytesIO(body), allow_pickle=False) as file:
-        arrays = dict(file)
-    return json.loads(arrays.pop("facts").tobytes()), arrays
-
-
-def write(path, facts, arrays):
-    """Writes a checkpoint, whole or not at all, in the place of the one before.
-
-    Args:
-        path: `Path` of the file. Its folder is made if there is none.
-        facts: Dict of what JSON can hold.
-        arrays: Dict of NumPy arrays, by names other than `facts`.
-
-    Raises:
-        OSError: If it cannot be written; what was there is left whole.
-    """
-    body = io.BytesIO()
-    np.savez(body, **arrays, facts=np.frombuffer(json.dumps(facts).encode(), np.uint8))
-    body = body.getbuffer()
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(_HEAD.format(_FORMAT, hashlib.sha256(body).hexdigest()).encode())
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise OSError(
-            error.errno,
-            f"The checkpoint {path} could not be written: {error.strerror}. The one before it, if "
-            "any, is whole: the same command goes on from there",
-        ) from error
-
-
-def digest(arrays):
-    """Returns shape, dtype and a check sum of each array of a nest, as a list of texts.
-
-    The sum is that of some 16 MiB of cases, evenly spaced: other data are found out at no cost, one
-    other value in large data may not be.
-    """
-    found = []
-    for array in tf.nest.flatten(arrays):
-        cases = array[:: 1 + tf.size(array).numpy() * array.dtype.size // _SAMPLE].numpy()
-        content = repr(cases.tolist()).encode() if cases.dtype == object else cases.tobytes()
-        total = hashlib.sha256(content).hexdigest()[:16]
-        found.append(f"{tuple(array.shape)} {array.dtype.name}, sum {total}")
-    return found
-
-
-def first_batch_digest(dataset):
-    """Returns the digest of the first batch of a Dataset, read twice.
-
-    Raises:
-        ValueError: If the two differ: what cannot be read again cannot be gone on with.
-    """
-    found, again = (digest(next(iter(dataset.take(1)))) for _ in range(2))
-    if found != again:
-        raise ValueError(
-            "A training with a checkpoint needs a Dataset that gives the same batches whenever it "
-            "is iterated over: `shuffle(..., reshuffle_each_iteration=False)`."
-        )
-    return found
-
-
 def with_history(callbacks):
     """Returns the `callbacks` that `fit` was given as a list, with a `History` among them."""
     callbacks = tf.nest.flatten([] if callbacks is None else callbacks)
@@ -515,85 +405,3 @@ def _as_tensor(array):
     return tf.convert_to_tensor(
         array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array
     )
-
-
-def _settings(model):
-    training = dict(model.get_compile_config())
-    training.pop("steps_per_execution", None)  # Results do not depend on it.
-    try:
-        return {"model": model.get_config(), "training": training}
-    except NotImplementedError:  # A user's own class; its variables tell.
-        return {"training": training}
-
-
-def _plain(settings):
-    """Returns settings as JSON gives them back, without the numbers that Keras puts after names."""
-
-    def other(value):
-        return value.tolist() if hasattr(value, "tolist") else type(value).__name__
-
-    def without_numbers(value):
-        if isinstance(value, dict):
-            return {name: without_numbers(part) for name, part in value.items()}
-        if isinstance(value, list):
-            return [without_numbers(part) for part in value]
-        return re.sub(r"_\d+(?![^\W_])", "", value) if isinstance(value, str) else value
-
-    return without_numbers(json.loads(json.dumps(settings, default=other)))
-
-
-def _difference(there, here, name=""):
-    """Returns where two settings differ first, in words, or None."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        pairs = [(key, there.get(key), here.get(key)) for key in {**there, **here}]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = [(number, a, b) for number, (a, b) in enumerate(zip(there, here, strict=True))]
-    elif there == here:
-        return None
-    else:
-        return f"`{name}` is {there!r} there and {here!r} here"
-    found = (_difference(a, b, f"{name}.{key}".lstrip(".")) for key, a, b in pairs)
-    return next(filter(None, found), None)
-
-
-def _memory(callback):
-    """Returns those attributes of a callback that can be kept: plain values and their arrays."""
-    found = {}
-    for name, value in vars(callback).items():
-        arrays = []
-        with contextlib.suppress(TypeError):
-            found[name] = (_to_plain(value, arrays), arrays)
-    return found
-
-
-def _to_plain(value, arrays):
-    """Returns a copy that JSON can hold, and appends the arrays in it to a list."""
-    if tf.is_tensor(value) and value.shape.rank == 0:
-        value = value.numpy()
-    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
-        return {"number": [value.dtype.name, value.item()]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        arrays.append(value)
-        return {"array": len(arrays) - 1}
-    if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_to_plain(part, arrays) for part in value]}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _to_plain(part, arrays) for key, part in value.items()}}
-    raise TypeError
-
-
-def _from_plain(value, arrays):
-    """Returns what `_to_plain` made this of."""
-    if not isinstance(value, dict):
-        return value
-    ((kind, value),) = value.items()
-    if kind == "number":
-        return np.dtype(value[0]).type(value[1])
-    if kind == "array":
-        return arrays[value]
-    if kind == "dict":
-        return {key: _from_plain(part, arrays) for key, part in value.items()}
-    return {"list": list, "tuple": tuple}[kind](_from_plain(part, arrays) for part in value)

@@ -259,6 +259,7 @@ class ParallelTempering(NegativePhase):
 
     Example:
 
+    >>> keras.utils.set_random_seed(0)
     >>> negative = dbn.negative.ParallelTempering(k=1, chains=10, temperatures=5)
     >>> rbm = dbn.RBM(4, negative=negative)
     >>> rbm.compile(keras.optimizers.SGD(0.1))
