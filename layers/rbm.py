@@ -46,6 +46,8 @@ class RBMLayer(keras.layers.Layer):
             units explode from a wide start.
         hbias_initializer: Initializer of `hbias`, likewise.
         vbias_initializer: Initializer of `vbias`.
+        kernel_regularizer: Keras regularizer of `W`, likewise, such as `"l2"` for weight decay; it
+            enters the training cost.
         **kwargs: `name`, `dtype` (by default that of `dense`), `trainable` of
             `keras.layers.Layer`. Under a mixed policy the matrix products are computed in the
             narrow type; biases, energies and samples keep the type of the variables.
@@ -76,15 +78,17 @@ class RBMLayer(keras.layers.Layer):
         kernel_initializer=None,
         hbias_initializer="zeros",
         vbias_initializer="zeros",
+        kernel_regularizer=None,
         **kwargs,
     ):
         self._check_sides(units, dense)
         self._check_vbias(vbias)
         if dense is not None:
-            if (kernel_initializer, hbias_initializer) != (None, "zeros"):
+            own = (kernel_initializer, hbias_initializer, kernel_regularizer)
+            if own != (None, "zeros", None):
                 raise ValueError(
-                    "`kernel_initializer` and `hbias_initializer` are for the Dense that the layer "
-                    "makes; the one given as `dense` has its own."
+                    "`kernel_initializer`, `hbias_initializer` and `kernel_regularizer` are for "
+                    "the Dense that the layer makes; the one given as `dense` has its own."
                 )
             kwargs.setdefault("dtype", dense.dtype_policy)
         super().__init__(**kwargs)
@@ -105,6 +109,7 @@ class RBMLayer(keras.layers.Layer):
                 activation=self.hidden.activation,
                 kernel_initializer=kernel_initializer or self._default_initializer(),
                 bias_initializer=hbias_initializer,
+                kernel_regularizer=kernel_regularizer,
                 dtype=self.dtype_policy,
             )
         self.dense = dense

@@ -1230,7 +1230,7 @@ def test_binarize_refuses_what_is_no_probability(bad):
     x = np.full((4, 3), 0.5, "float32")
     x[1, 2] = bad
     rbm = dbn.RBM(2, binarize=True)
-    rbm.compile()
+    rbm.compile(steps_per_execution=2)
     with pytest.raises(ValueError, match="`x`"):
         rbm.fit(x, verbose=0)
     stream = tf.data.Dataset.from_tensor_slices(x[::-1].copy()).batch(2)

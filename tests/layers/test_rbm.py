@@ -59,6 +59,17 @@ def test_initial_weights_between_other_types_are_small(sides, assert_mean):
     assert_mean(W**4, 3e-8)
 
 
+def test_weight_decay_of_the_dense_that_the_layer_makes():
+    layer = RBMLayer(3, kernel_regularizer=keras.regularizers.L2(0.1))
+    layer.build((None, 4))
+    expected = 0.1 * np.sum(np.square(layer.W.value))
+    assert len(layer.losses) == 1 and np.allclose(layer.losses[0], expected)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert np.allclose(again.dense.kernel_regularizer.l2, 0.1)
+    with pytest.raises(ValueError, match="`kernel_regularizer` are for the Dense that the layer"):
+        RBMLayer(dense=dense(), kernel_regularizer="l2")
+
+
 def test_initial_weights_follow_keras_seed():
     weights = []
     for seed in (1, 1, 2):
