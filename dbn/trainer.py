@@ -153,40 +153,30 @@ class Trainer(keras.Model):
         # Read by tf.data, which runs on the CPU.
         with tf.device("CPU"):
             epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        settings = {"batch_size": batch_size, "shuffle": shuffle, "initial_epoch": initial_epoch}
         train, x, held_out, steps_per_epoch = self._train_batches(
             x, batch_size, validation_split, shuffle, steps_per_epoch, epoch
         )
         width = (train.element_spec if x is None else x).shape[1]
-        validation_data = validation_data if held_out is None else held_out
-        if validation_data is not None:
-            valid = self._test_batches(
-                validation_data, validation_batch_size, "validation_batch_size", "validation_data"
-            )
-            valid = batches.take(valid, validation_steps, "validation_steps")
-            validation_data = batches.numbered(valid)
-        elif not (validation_steps is validation_batch_size is None and validation_freq == 1):
-            raise ValueError(
-                "`validation_steps`, `validation_batch_size` and `validation_freq` need "
-                "`validation_data` or `validation_split`."
-            )
-        elif self._log_gap:
-            raise ValueError("The metric `free_energy_gap` needs `validation_data`.")
+        valid = self._validation_batches(
+            validation_data if held_out is None else held_out,
+            validation_batch_size,
+            validation_steps,
+            validation_freq,
+        )
         self._prepare(width)
         progress, guarded, callbacks = None, contextlib.nullcontext(), _as_list(callbacks)
         if checkpoint is not None:
             look = checkpoints.first_batch_digest if x is None else checkpoints.digest
-            settings["x"] = look(train if x is None else x)
-            settings["steps_per_epoch"] = steps_per_epoch or int(train.cardinality())
-            callbacks = checkpoints.with_history(callbacks)
+            settings = {
+                "batch_size": batch_size,
+                "shuffle": shuffle,
+                "initial_epoch": initial_epoch,
+                "x": look(train if x is None else x),
+                "steps_per_epoch": steps_per_epoch or int(train.cardinality()),
+            }
+            callbacks, left = checkpoints.with_history(callbacks), epochs - initial_epoch
             progress = checkpoints.Progress(
-                checkpoint,
-                self,
-                self._state(),
-                self.updates,
-                settings,
-                callbacks,
-                epochs - initial_epoch,
+                checkpoint, self, self._state(), self.updates, settings, callbacks, left
             )
             guarded, callbacks = progress.guarded(), [*callbacks, progress]
             initial_epoch += progress.done
@@ -216,7 +206,7 @@ class Trainer(keras.Model):
                     epochs=epochs,
                     verbose=verbose,
                     callbacks=[bookkeeping, *callbacks],
-                    validation_data=validation_data,
+                    validation_data=None if valid is None else batches.numbered(valid),
                     shuffle=False,
                     initial_epoch=initial_epoch,
                     steps_per_epoch=steps_per_epoch,
@@ -493,6 +483,20 @@ class Trainer(keras.Model):
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
         train = batches.rows(len(x), batch_size, shuffle, self.seed, epoch)
         return batches.take(train, steps_per_epoch, "steps_per_epoch"), x, held_out, None
+
+    def _validation_batches(self, data, batch_size, steps, freq):
+        """Makes the batches that `fit` validates on; None without `validation_data`."""
+        if data is not None:
+            valid = self._test_batches(data, batch_size, "validation_batch_size", "validation_data")
+            return batches.take(valid, steps, "validation_steps")
+        if not (steps is batch_size is None and freq == 1):
+            raise ValueError(
+                "`validation_steps`, `validation_batch_size` and `validation_freq` need "
+                "`validation_data` or `validation_split`."
+            )
+        if self._log_gap:
+            raise ValueError("The metric `free_energy_gap` needs `validation_data`.")
+        return None
 
     def _test_batches(self, x, batch_size, size_name, name):
         visible = self.layer.visible

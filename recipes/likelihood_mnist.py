@@ -29,6 +29,7 @@ import runs
 import keras
 import numpy as np
 
+import both_sides
 import dbn
 
 RUN_DIR = "runs/likelihood_{data_set}"
@@ -121,44 +122,6 @@ def train(rbm, x, watch, preset, metrics):
         )
 
 
-def measure(rbm, x, training, base_rates, preset, metrics):
-    """Measures the log-likelihood by AIS, and of some images by RAISE too."""
-    started = time.perf_counter()
-    log_partition = dbn.likelihood.annealed_importance_sampling(
-        rbm, base_rates, chains=500, temperatures=preset.temperatures
-    )
-    found = dbn.likelihood.log_likelihood(rbm, x, log_partition)
-    of_training = dbn.likelihood.log_likelihood(rbm, training, log_partition)
-    metrics.tell(
-        "AIS, 500 chains and {temperatures} temperatures: {log_likelihood:.2f} nats per image, "
-        "{low:.2f} to {high:.2f}, effective sample size {effective_sample_size:.0f}; training "
-        "images {training_log_likelihood:.2f}",
-        temperatures=preset.temperatures,
-        log_likelihood=found.mean,
-        low=found.low,
-        high=found.high,
-        log_partition=log_partition.value,
-        effective_sample_size=log_partition.effective_sample_size,
-        training_log_likelihood=of_training.mean,
-    )
-    same = x[: preset.raised]
-    raised = dbn.likelihood.raise_log_likelihood(
-        rbm, same, base_rates, temperatures=preset.temperatures
-    )
-    by_ais = dbn.likelihood.log_likelihood(rbm, same, log_partition).mean
-    metrics.tell(
-        "On the first {raise_cases}: {raise_log_likelihood:.2f} by RAISE, "
-        "{raise_cases_by_ais:.2f} by AIS, {gap:.2f} apart",
-        raise_cases=len(same),
-        raise_log_likelihood=float(np.mean(raised)),
-        raise_cases_by_ais=by_ais,
-        gap=by_ais - float(np.mean(raised)),
-    )
-    metrics.tell(
-        "Measured in {measuring_seconds:.0f} s", measuring_seconds=time.perf_counter() - started
-    )
-
-
 def draw(rbm, x, img_shape, folder):
     """Draws 100 filters, and 20 chains from images on, a row every 100 steps."""
     W = rbm.layer.W.numpy()[:, :100]
@@ -216,7 +179,19 @@ def main():
     rbm.save(folder / "rbm.keras")
     draw(rbm, held_out[:20], info.img_shape, folder)
     training = drawn.train.x[: len(held_out)]
-    measure(rbm, held_out, training, base_rates, preset, metrics)
+    log_partition = both_sides.measure(
+        rbm,
+        held_out,
+        base_rates,
+        metrics,
+        chains=500,
+        temperatures=preset.temperatures,
+        raised=preset.raised,
+    )
+    metrics.tell(
+        "Training images, by AIS: {training_log_likelihood:.2f}",
+        training_log_likelihood=dbn.likelihood.log_likelihood(rbm, training, log_partition).mean,
+    )
     runs.finish(folder, metrics)
 
 

@@ -35,6 +35,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import both_sides
 import dbn
 
 RUN_DIR = "runs/potts_{data_set}"
@@ -162,40 +163,6 @@ def train(rbm, x, valid, preset, metrics):
     )
 
 
-def measure(rbm, x, base_rates, preset, metrics):
-    """Measures the RBM's log-likelihood by AIS, and of some images by RAISE too."""
-    started = time.perf_counter()
-    log_partition = dbn.likelihood.annealed_importance_sampling(
-        rbm, base_rates, chains=preset.annealed, temperatures=preset.temperatures
-    )
-    found = dbn.likelihood.log_likelihood(rbm, x, log_partition)
-    metrics.tell(
-        "RBM by AIS, {annealed} chains and {temperatures} temperatures: {log_likelihood:.2f} nats "
-        "per image, {low:.2f} to {high:.2f}, effective sample size {effective_sample_size:.0f}",
-        annealed=preset.annealed,
-        temperatures=preset.temperatures,
-        log_likelihood=found.mean,
-        low=found.low,
-        high=found.high,
-        log_partition=log_partition.value,
-        effective_sample_size=log_partition.effective_sample_size,
-    )
-    same = x[: preset.raised]
-    raised = dbn.likelihood.raise_log_likelihood(
-        rbm, same, base_rates, temperatures=preset.temperatures
-    )
-    metrics.tell(
-        "On the first {raise_cases}: {raise_log_likelihood:.2f} by RAISE, "
-        "{raise_cases_by_ais:.2f} by AIS",
-        raise_cases=len(same),
-        raise_log_likelihood=float(np.mean(raised)),
-        raise_cases_by_ais=dbn.likelihood.log_likelihood(rbm, same, log_partition).mean,
-    )
-    metrics.tell(
-        "Measured in {measuring_seconds:.0f} s", measuring_seconds=time.perf_counter() - started
-    )
-
-
 def compare(x, valid, test, preset, metrics):
     """Fits the mixture, and measures it on the same images; returns it."""
     started = time.perf_counter()
@@ -280,7 +247,15 @@ def main():
     train(rbm, x, valid, preset, metrics)
     rbm.save(folder / "rbm.keras")
     draw(rbm, test[:20], info.img_shape, folder)
-    measure(rbm, test, base_rates, preset, metrics)
+    both_sides.measure(
+        rbm,
+        test,
+        base_rates,
+        metrics,
+        chains=preset.annealed,
+        temperatures=preset.temperatures,
+        raised=preset.raised,
+    )
     mixture = compare(x, valid, test, preset, metrics)
     np.savez(folder / "mixture.npz", weights=mixture.weights, p=mixture.p)
     runs.finish(folder, metrics)
