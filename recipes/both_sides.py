@@ -2,19 +2,21 @@
 
 import time
 
+import runs
+
 import numpy as np
 
 import dbn
 
 
-def measure(rbm, x, base_rates, metrics, *, chains, temperatures, raised):
+def measure(rbm, x, base_rates, metrics: runs.Metrics, *, chains, temperatures, raised):
     """Measures the log-likelihood of cases by AIS, and of some of them by RAISE too; tells both.
 
     Args:
         rbm: The RBM.
         x: Cases, `(cases, visible)`, binary.
         base_rates: Means of the visible units in the training data.
-        metrics: `runs.Metrics`.
+        metrics: The figures of the run.
         chains: Chains of AIS.
         temperatures: Of both.
         raised: How many cases, the first of x, RAISE is for.
