@@ -185,9 +185,9 @@ class Schedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         model, now = self.model, int(self.model.epochs)
-        k = _at_epoch(self.k, now, model.k)
-        momentum = _at_epoch(self.momentum, now, getattr(model.optimizer, "momentum", None))
-        if (k, momentum) == (model.k, getattr(model.optimizer, "momentum", None)):
+        before = model.k, getattr(model.optimizer, "momentum", None)
+        k, momentum = _at_epoch(self.k, now, before[0]), _at_epoch(self.momentum, now, before[1])
+        if (k, momentum) == before:
             return
         model.negative.k = k
         if self.momentum:

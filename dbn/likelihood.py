@@ -21,6 +21,7 @@ __all__ = [
     "estimate_log_partition",
     "exact_log_partition",
     "free_energy_gap",
+    "has_bits",
     "log_likelihood",
     "pseudo_log_likelihood",
     "raise_log_likelihood",
@@ -244,6 +245,11 @@ def _bound_by_sample(layers, v, seed, step):
     return total - layers[-1].free_energy(v)
 
 
+def has_bits(layer):
+    """Returns whether an `RBMLayer` has a pseudo-likelihood: a density of bits to be flipped."""
+    return layer.visible.two_valued and layer.hidden.exact
+
+
 def pseudo_log_likelihood(layer, v, bit=None):
     """Computes the log pseudo-likelihood of each case, or estimates it from one of its bits.
 
@@ -273,7 +279,7 @@ def pseudo_log_likelihood(layer, v, bit=None):
     [-4. -4.]
     """
     units = layer.visible
-    if not (units.two_valued and layer.hidden.exact):
+    if not has_bits(layer):
         raise ValueError(
             "The pseudo-likelihood flips bits of a density: it needs Bernoulli or spin visible "
             f"units, and no 'relu' hidden ones; got {units.name!r} and {layer.hidden.name!r}."

@@ -58,10 +58,11 @@ class DBN(keras.Model):
         for number, (below, above) in enumerate(zip(rbms, rbms[1:], strict=False), start=2):
             hidden, visible = below.layer.hidden, above.layer.visible
             if hidden.low < visible.low or hidden.high > visible.high:
+                fitting = "gaussian" if hidden.refusal("visible") else hidden.name
                 raise ValueError(
                     f"Layer {number} has {visible.name} visible units, but the layer below gives "
                     f"{hidden.name} means, which leave their range: give "
-                    f'`RBMLayer({above.layer.units}, visible="{hidden.name}")`.'
+                    f'`RBMLayer({above.layer.units}, visible="{fitting}")`.'
                 )
         super().__init__(**kwargs)
         self.rbms = rbms

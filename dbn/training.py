@@ -270,7 +270,7 @@ class RBM(Trainer):
                 f"An RBM's cost is `dbn.contrastive_divergence`, not a loss; got loss={loss!r}."
             )
         if metrics is None:
-            bits = self.persistent and self._has_bits()
+            bits = self.persistent and likelihood.has_bits(self.layer)
             metrics = ["pseudo_log_likelihood" if bits else "reconstruction_cross_entropy"]
         metrics = [metrics] if isinstance(metrics, str) else list(metrics)
         known = (*self._means, "free_energy_gap")
@@ -279,7 +279,7 @@ class RBM(Trainer):
                 raise ValueError(
                     f"Unknown metric {name!r} in `metrics`; known: {', '.join(known)}."
                 )
-        if "pseudo_log_likelihood" in metrics and not self._has_bits():
+        if "pseudo_log_likelihood" in metrics and not likelihood.has_bits(self.layer):
             raise ValueError(
                 "The metric `pseudo_log_likelihood` needs Bernoulli or spin visible units, and no "
                 f"'relu' hidden ones; got {self.layer.visible.name!r} and "
@@ -290,10 +290,6 @@ class RBM(Trainer):
         )
         self._log_names = tuple(metrics)
         self._compile_update()
-
-    def _has_bits(self):
-        """Whether there is a pseudo-likelihood of bits to be flipped."""
-        return self.layer.visible.two_valued and self.layer.hidden.exact
 
     def _compile_update(self):
         self._run_prepare = self._compiled(self._prepare_batch, self.jit_compile)

@@ -104,8 +104,6 @@ class Units:
 
     def possible(self, x):
         """Returns whether all of x, which is valid, can be samples, a scalar boolean tensor."""
-        if self.two_valued:
-            return tf.reduce_all((x == self.low) | (x == self.high))
         return tf.constant(True)
 
     @property

@@ -27,6 +27,9 @@ class _TwoValued(Units):
         on = tf.cast(_digits(which, [2] * units), tf.float64)
         return self.low + (self.high - self.low) * on
 
+    def possible(self, x):
+        return tf.reduce_all((x == self.low) | (x == self.high))
+
 
 @keras.saving.register_keras_serializable(package="dbn")
 class Bernoulli(_TwoValued):
