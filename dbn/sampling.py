@@ -133,17 +133,31 @@ def gibbs_vhv(layer, v, noise, k):
     return repeat(lambda v, uniforms: layer.gibbs_vhv(v, uniforms)[-1], v, noise, k)
 
 
-@tf.function(jit_compile=True, reduce_retracing=True)
-def _sample(layer, start, mask, first, last, seed):
-    def step(i, _, v):
-        uniforms = noise_module.uniforms(
-            (tf.shape(v)[0], sum(layer.uniforms_per_step)), seed, i, noise_module.Stream.SAMPLE
-        )
-        _, _, _, _, mean, v = layer.gibbs_vhv(v, uniforms)
-        return i + 1, tf.where(mask, start, mean), tf.where(mask, start, v)
+@tf.function(reduce_retracing=True)
+def _sample(layer, start, chains, mask, first, last, seed):
+    start = tf.ensure_shape(start, (chains, layer.W.shape[0]))
 
-    _, mean, v = tf.while_loop(lambda i, *_: i < last, step, (first, start, start))
+    def body(i, _, v, uniforms):
+        # The noise of the next step does not wait for this one.
+        following = _draw(layer, chains, seed, i + 1)
+        return i + 1, *_step(layer, v, uniforms, start, mask), following
+
+    _, mean, v, _ = tf.while_loop(
+        lambda i, *_: i < last, body, (first, start, start, _draw(layer, chains, seed, first))
+    )
     return mean, v
+
+
+@tf.function(jit_compile=True)
+def _draw(layer, chains, seed, step):
+    shape = (chains, sum(layer.uniforms_per_step))
+    return noise_module.uniforms(shape, seed, step, noise_module.Stream.SAMPLE)
+
+
+@tf.function(jit_compile=True)
+def _step(layer, v, uniforms, start, mask):
+    _, _, _, _, mean, v = layer.gibbs_vhv(v, uniforms)
+    return tf.where(mask, start, mean), tf.where(mask, start, v)
 
 
 def sample(layer, start, steps, seed, clamp=None):
@@ -170,5 +184,5 @@ def sample(layer, start, steps, seed, clamp=None):
     start = tf.cast(start, layer.variable_dtype)
     mask = tf.broadcast_to(False if clamp is None else tf.convert_to_tensor(clamp), start.shape)
     count = tf.constant([done, done + steps, seed], tf.int64)
-    mean, v = _sample(layer, start, mask, count[0], count[1], count[2])
+    mean, v = _sample(layer, start, len(start), mask, count[0], count[1], count[2])
     return Samples(mean, v, done + steps)
