@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checks
+from dbn import batches, checks, distribution, replicas
 from dbn.checkpoint_files import START_OVER, digest, first_batch_digest, read, write
 from dbn.plain import difference, from_plain, memory, plain, settings_of
 
@@ -115,8 +115,9 @@ def fit(
         for those.
 
     Raises:
-        ValueError: If the model is not built or compiled, an argument has no place here, or the
-            checkpoint is damaged or of another training: another model, other settings or data.
+        ValueError: If the model is not built or compiled, an argument has no place here, the
+            replicas of a distribution strategy cannot have equal shares, or the checkpoint is
+            damaged or of another training: another model, other settings or data.
         OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
 
     Example:
@@ -150,12 +151,15 @@ def fit(
         lengths = {len(array) for array in tf.nest.flatten(arrays)}
         if len(lengths) != 1:
             raise ValueError(f"x and y must have equally many cases; got {sorted(lengths)}.")
+        distribution.check_shares(lengths.pop(), batch_size, model.distribute_strategy)
         data = batches.gathered(arrays, batch_size, shuffle, seed, epoch)
         settings |= {"x and y": digest(arrays), "batch_size": batch_size}
         if not isinstance(kwargs.get("validation_data"), (tf.data.Dataset, type(None))):
             kwargs.setdefault("validation_batch_size", batch_size)  # As in Keras.
+    strategy = model.distribute_strategy
     if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+        with strategy.scope():
+            model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     counter = model.optimizer.iterations
     callbacks = with_history(callbacks)
@@ -163,9 +167,9 @@ def fit(
         Checkpoint(checkpoint, every=1), model, variables, counter, settings, callbacks, epochs
     )
     begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda number, _: epoch.assign(number))
-    with progress.guarded():
+    with progress.guarded(), distribution.fitting(model):
         return model.fit(
-            data,
+            replicas.shared_out(data),
             epochs=epochs,
             initial_epoch=progress.done,
             callbacks=[begin, *callbacks, progress],
@@ -215,8 +219,9 @@ class Progress(keras.callbacks.Callback):
         self._variables = list({id(variable): variable for variable in variables}.values())
         self._counter, self._callbacks = counter, callbacks
         described = [f"{v.name} {tuple(v.shape)} {v.dtype}" for v in self._variables]
+        self._writes = distribution.is_chief(model.distribute_strategy)
         self._settings = plain({**settings_of(model), **settings, "variables": described})
-        self._place, self._start = None, int(counter.value)
+        self._place, self._start = None, int(counter.numpy())
         self._handlers, self._signal = {}, None
         found = read(self._path)
         if found is None:
@@ -229,7 +234,7 @@ class Progress(keras.callbacks.Callback):
             self._refuse_another(epochs)
             self._start = self._facts["start"]
             self._restore()
-            self._kept = int(counter.value)
+            self._kept = int(counter.numpy())
         self._done = self._facts["done"]
         self.done = epochs if self._facts["stopped"] else self._done
         self.made = self._facts["made"] or 0
@@ -323,7 +328,7 @@ class Progress(keras.callbacks.Callback):
         if self._facts["made"] is not None:
             # Again: Keras has reset the metrics, and callbacks have begun an epoch that had begun.
             self._restore()
-        self._first = int(self._counter.value) - self.made
+        self._first = int(self._counter.numpy()) - self.made
         self._facts["made"], self.made, self._arrays = None, 0, {}
         self._memories = self._remembered()
 
@@ -340,7 +345,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._listen()
         self._done += 1
-        updates, stopped = int(self._counter.value), bool(self.model.stop_training)
+        updates, stopped = int(self._counter.numpy()), bool(self.model.stop_training)
         self._place = _Place(updates, self._done, None, stopped, self._values(), self._remembered())
         last = stopped or epoch + 1 == self.params["epochs"]
         if last or updates - self._kept >= self._every:
@@ -371,6 +376,9 @@ class Progress(keras.callbacks.Callback):
         return memories
 
     def _write(self, place):
+        self._place, self._kept = None, place.updates
+        if not self._writes:
+            return
         arrays = {f"variable_{n}": np.asarray(value) for n, value in enumerate(place.values)}
         memories = []
         for name, attributes in place.memories:
@@ -388,7 +396,6 @@ class Progress(keras.callbacks.Callback):
             "memories": memories,
         }
         write(self._path, facts, arrays)
-        self._place, self._kept = None, place.updates
 
 
 def with_history(callbacks):

@@ -53,7 +53,13 @@ class Centered(Part):
     def build(self, shape):
         """Creates the offsets, for weights of the shape `(visible, hidden)`."""
         self.visible_offset, self.hidden_offset = (
-            self.add_weight(name=name, shape=(units,), initializer="zeros", trainable=False)
+            self.add_weight(
+                name=name,
+                shape=(units,),
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
             for name, units in zip(("visible_offset", "hidden_offset"), shape, strict=True)
         )
 
@@ -61,19 +67,18 @@ class Centered(Part):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "rate": self.rate}
 
-    def update_offsets(self, layer, v, number):
+    def update_offsets(self, v, h, number):
         """Moves the offsets toward the means of a batch.
 
         Args:
-            layer: The `RBMLayer`.
-            v: Cases `(cases, visible)`.
+            v: Mean of its cases, `(visible,)`.
+            h: Mean of the hidden means that they give, `(hidden,)`.
             number: How many batches came before, an integer tensor.
         """
         seen = tf.cast(number, self.visible_offset.dtype)
         rate = tf.maximum(tf.constant(self.rate, seen.dtype), 1 / (seen + 1))
-        for offset, x in ((self.visible_offset, v), (self.hidden_offset, layer.propup(v)[1])):
-            mean = tf.reduce_mean(tf.cast(x, offset.dtype), axis=0)
-            offset.assign(offset.value + rate * (mean - offset.value))
+        for offset, mean in ((self.visible_offset, v), (self.hidden_offset, h)):
+            offset.assign(offset.value + rate * (tf.cast(mean, offset.dtype) - offset.value))
 
     def change(self, W, hbias, vbias):
         """Centers gradients.

@@ -3,7 +3,13 @@
 One object each; `RBM(layer, negative=...)` takes any of them, and `RBM(layer, k, persistent,
 chains)` is short for `CD(k)` and `PCD(k, chains)`. Every one leaves the distribution of the RBM (of
 the RBM with its fast weights, for `FastPCD`) invariant, but for `CD` that ends in means.
+
+An update asks for noise (`draw`), hands it in with the chains' states (`end`), and gives back what
+is to be kept (`keep`). So the chains can be shared out among replicas in between: noise and states
+have an axis of their own for them.
 """
+
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,7 +18,21 @@ import tensorflow as tf
 from dbn import annealing, checks, noise, sampling
 from dbn.parts import Part
 
-__all__ = ["CD", "PCD", "FastPCD", "NegativePhase", "ParallelTempering"]
+__all__ = ["CD", "PCD", "End", "FastPCD", "NegativePhase", "ParallelTempering"]
+
+
+class End(NamedTuple):
+    """Where the chains of an update end.
+
+    Attributes:
+        v: Visible states that stand for the model, `(chains, visible)`.
+        chain: Hidden states to go on from in the next update, a tensor; None where it begins anew.
+        counts: Tensors to be summed over replicas, a tuple.
+    """
+
+    v: tf.Tensor
+    chain: tf.Tensor | None = None
+    counts: tuple = ()
 
 
 class NegativePhase(Part):
@@ -26,12 +46,14 @@ class NegativePhase(Part):
         k: The same.
         chains: Number of persistent chains, None where there are none.
         chain: Hidden states of the persistent chains, a weight, or None.
+        chain_axis: Which of its axes is that of the chains; of the noise it is the next one.
         learns: Whether `learn` wants the gradients.
     """
 
     argument = "negative"
     chains = None
     chain = None
+    chain_axis = 0
     learns = False
 
     def __init__(self, k=1, **kwargs):
@@ -45,33 +67,39 @@ class NegativePhase(Part):
         """Returns the hidden states of the persistent chains, `(chains, hidden)`, or None."""
         return None
 
-    def draw(self, layer, v, seed, number):
+    def draw(self, layer, cases, seed, number):
         """Draws the uniform numbers of update `number`.
 
         Args:
             layer: The `RBMLayer`.
-            v: Data of the update, `(cases, visible)`.
+            cases: How many cases the update has, an integer or scalar tensor.
             seed: Integer.
             number: Integer or scalar tensor.
 
         Returns:
             A tuple of tensors; the first is of shape `(k, chains, uniforms a step)`.
         """
-        chains = tf.shape(v)[0] if self.chains is None else self.chains
+        chains = cases if self.chains is None else self.chains
         return (sampling.gibbs_noise(layer, chains, self.k, seed, number),)
 
-    def end(self, layer, v, uniforms):
-        """Runs the chains for one update, and keeps their state.
+    def end(self, layer, v, uniforms, chain):
+        """Runs the chains for one update.
 
         Args:
             layer: The `RBMLayer`.
             v: Data of the update, `(cases, visible)`.
             uniforms: What `draw` returned.
+            chain: Hidden states of the persistent chains, or None.
 
         Returns:
-            Visible states `(chains, visible)` that stand for the model.
+            `End`.
         """
         raise NotImplementedError
+
+    def keep(self, chain, counts):
+        """Keeps what `end` returned."""
+        if chain is not None:
+            self.chain.assign(chain)
 
     def learn(self, W, hbias, vbias):
         """Is told the gradients that the optimizer gets, where `learns`."""
@@ -112,14 +140,14 @@ class CD(NegativePhase):
             )
         self.reconstruction = reconstruction
 
-    def end(self, layer, v, uniforms):
+    def end(self, layer, v, uniforms, chain=None):
         u = uniforms[0]
         if self.reconstruction == "sample":
-            return sampling.gibbs_vhv(layer, v, u, self.k)
+            return End(sampling.gibbs_vhv(layer, v, u, self.k))
         if self.k > 1:
             v = sampling.gibbs_vhv(layer, v, u[:-1], self.k - 1)
         _, _, _, _, mean, _ = layer.gibbs_vhv(v, u[-1])
-        return mean
+        return End(mean)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -146,16 +174,18 @@ class PCD(NegativePhase):
     def build(self, shape):
         """Creates the chains."""
         self.chain = self.add_weight(
-            name="chain", shape=(self.chains, shape[1]), initializer="zeros", trainable=False
+            name="chain",
+            shape=(self.chains, shape[1]),
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
         )
 
     def hidden_states(self):
         return self.chain.value
 
-    def end(self, layer, v, uniforms):
-        end, state = sampling.gibbs_hvh(layer, self.chain.value, uniforms[0], self.k)
-        self.chain.assign(state)
-        return end
+    def end(self, layer, v, uniforms, chain):
+        return End(*sampling.gibbs_hvh(layer, chain, uniforms[0], self.k))
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -195,11 +225,17 @@ class FastPCD(PCD):
         """Creates the chains and the fast weights."""
         super().build(shape)
         self.fast = [
-            self.add_weight(name=f"fast_{name}", shape=size, initializer="zeros", trainable=False)
+            self.add_weight(
+                name=f"fast_{name}",
+                shape=size,
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
             for name, size in (("W", shape), ("hbias", shape[1:]), ("vbias", shape[:1]))
         ]
 
-    def end(self, layer, v, uniforms):
+    def end(self, layer, v, uniforms, chain):
         parameters = (layer.W, layer.hbias, layer.vbias)
         W, hbias, vbias = (
             tf.cast(slow, fast.dtype) + fast.value
@@ -212,9 +248,7 @@ class FastPCD(PCD):
             v = layer.visible.sample(tf.matmul(h, W, transpose_b=True) + vbias, u_v)
             return v, layer.hidden.sample(tf.matmul(v, W) + hbias, u_h)
 
-        end, h = sampling.repeat(step, (self.chain.value,), uniforms[0], self.k)
-        self.chain.assign(h)
-        return end
+        return End(*sampling.repeat(step, (chain,), uniforms[0], self.k))
 
     def learn(self, W, hbias, vbias):
         for fast, gradient in zip(self.fast, (W, hbias, vbias), strict=True):
@@ -269,6 +303,8 @@ class ParallelTempering(NegativePhase):
     True
     """
 
+    chain_axis = 1
+
     def __init__(self, k=1, chains=20, temperatures=10, base_rates=None, **kwargs):
         super().__init__(k, **kwargs)
         self.chains = checks.integer(chains, "chains")
@@ -299,16 +335,23 @@ class ParallelTempering(NegativePhase):
             "exchanges": (count - 1,),
         }
         self.chain, self.swap_rates, self._exchanges = (
-            self.add_weight(name=name, shape=size, initializer="zeros", trainable=False)
+            self.add_weight(
+                name=name,
+                shape=size,
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
             for name, size in weights.items()
         )
 
     def hidden_states(self):
         return self.chain.value[-1]
 
-    def draw(self, layer, v, seed, number):
+    def draw(self, layer, cases, seed, number):
         count = len(self.betas)
         gibbs = sampling.gibbs_noise(layer, count * self.chains, self.k, seed, number)
+        gibbs = tf.reshape(gibbs, (self.k, count, self.chains, gibbs.shape[-1]))
         shape = (self.k, count - 1, self.chains)
         u = noise.uniforms(shape, seed, number, noise.Stream.SWAP)
         step = tf.cast(number, tf.int64) * self.k + tf.range(self.k, dtype=tf.int64)
@@ -316,8 +359,8 @@ class ParallelTempering(NegativePhase):
         # Never below a probability: no exchange.
         return gibbs, tf.where(turn[:, :, None], u, 2.0)
 
-    def end(self, layer, v, uniforms):
-        count, chains = len(self.betas), self.chains
+    def end(self, layer, v, uniforms, chain):
+        count, chains, _ = chain.shape
         width = layer.W.shape[0]
         dtype = layer.variable_dtype
         betas = tf.constant(self.betas, dtype)
@@ -328,6 +371,7 @@ class ParallelTempering(NegativePhase):
 
         def step(state, uniforms):
             gibbs, u = uniforms
+            gibbs = tf.reshape(gibbs, (count * chains, gibbs.shape[-1]))
             u_v, u_h = tf.split(gibbs, layer.uniforms_per_step, axis=-1)
             v = layer.visible.sample(each * layer.propdown(state[1])[0] + (1 - each) * base, u_v)
             a, _ = layer.propup(v)
@@ -338,17 +382,21 @@ class ParallelTempering(NegativePhase):
             total = state[2] + tf.where(u < 1, probability, 0)
             return tf.gather(v, order[-chains:]), tf.gather(h, order), total
 
-        h = tf.reshape(self.chain.value, (count * chains, layer.units))
+        h = tf.reshape(chain, (count * chains, layer.units))
         start = tf.zeros((chains, width), dtype), tf.cast(h, dtype)
         start = *start, tf.zeros((count - 1, chains), tf.float32)
         end, h, total = sampling.repeat(step, start, uniforms, self.k)
-        self.chain.assign(tf.reshape(h, self.chain.shape))
         tried = tf.reduce_sum(tf.cast(uniforms[1] < 1, tf.float32), axis=(0, 2))
-        mean = tf.reduce_sum(total, axis=1) / tf.maximum(tried, 1)
+        counts = tf.reduce_sum(total, axis=1), tried
+        return End(end, tf.reshape(h, chain.shape), counts)
+
+    def keep(self, chain, counts):
+        super().keep(chain, counts)
+        total, tried = counts
+        mean = total / tf.maximum(tried, 1)
         rate = tf.maximum(0.01, 1 / (self._exchanges.value + 1)) * tf.cast(tried > 0, tf.float32)
         self.swap_rates.assign_add(rate * (mean - self.swap_rates.value))
         self._exchanges.assign_add(tf.cast(tried > 0, tf.float32))
-        return end
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -57,21 +57,25 @@ class Sparsity(Part):
             shape=shape[1:],
             initializer=keras.initializers.Constant(self.target),
             trainable=False,
+            aggregation="only_first_replica",
         )
 
-    def penalty(self, layer, v):
-        """Returns a scalar whose gradient is the penalty's; moves the activity toward v's.
+    def gradient(self, v, h):
+        """Moves the activity toward that of a batch, and returns the penalty's gradient.
 
         Args:
-            layer: The `RBMLayer`.
-            v: Data of the update, `(cases, visible)`.
+            v: Mean of the cases, `(visible,)`.
+            h: Mean of the hidden means that they give, `(hidden,)`.
+
+        Returns:
+            The gradients for W and hbias; that for vbias is zero.
         """
-        pre_activation, mean = layer.propup(v)
-        now = tf.cast(tf.reduce_mean(mean, axis=0), self.activity.dtype)
-        activity = tf.stop_gradient(self.decay * self.activity.value + (1 - self.decay) * now)
+        activity = self.decay * self.activity.value + (1 - self.decay) * tf.cast(
+            h, self.activity.dtype
+        )
         self.activity.assign(activity)
-        excess = tf.cast(activity - self.target, pre_activation.dtype)
-        return self.cost * tf.reduce_sum(excess * tf.reduce_mean(pre_activation, axis=0))
+        excess = self.cost * tf.cast(activity - self.target, v.dtype)
+        return v[:, None] * excess[None, :], excess
 
     def get_config(self):
         """Returns the constructor's arguments."""

@@ -173,12 +173,14 @@ class DBN(keras.Model):
             visible = self.rbms[0].layer.visible
             validation_data = checks.cases(validation_data, visible, "validation_data", width)
         if not self.built:
-            self.build((None, width))
+            with self.distribute_strategy.scope():
+                self.build((None, width))
         histories = []
         for i, rbm in enumerate(self.rbms):
             if optimizer[i] is not None or metrics is not None or not rbm.compiled:
                 kept = rbm.optimizer if rbm.compiled else "sgd"
-                rbm.compile(optimizer=_new_optimizer(optimizer[i] or kept), metrics=metrics)
+                with rbm.distribute_strategy.scope():
+                    rbm.compile(optimizer=_new_optimizer(optimizer[i] or kept), metrics=metrics)
             bar = []
             if epochs[i] and verbose in ("auto", 1):
                 title = f"RBM {i + 1} of {count} ({rbm.layer.W.shape[0]}-{rbm.layer.units})"

@@ -6,12 +6,22 @@ the last good state when one fails. What an update is, the subclass knows.
 
 import contextlib
 import warnings
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checkpoints, checks, execution, likelihood, noise
+from dbn import (
+    batches,
+    checkpoints,
+    checks,
+    distribution,
+    execution,
+    likelihood,
+    noise,
+    replicas,
+)
 
 __all__ = ["Trainer"]
 
@@ -28,10 +38,13 @@ class Trainer(keras.Model):
 
     A subclass has the attributes `layer` (an `RBMLayer`), `seed`, and, once built, the weights
     `updates` and `epochs` (counters, of which an update advances the first); it defines
-    `prepare(v, number)`, which gives what the update of that number needs of a batch,
-    `update(*prepared)`, `test_step((number, v))`, `states(v, number, stream)`, what it learns
-    from in place of the cases given, and `_compile_update()`, which makes the compiled functions
-    that the first two call.
+    `prepare(v, number, share=None)`, which gives what the update of that number needs of a batch,
+    or of a replica's share of one, `update(*prepared)`, `test(v, number, share=None)`,
+    `states(v, number, stream)`, what it learns from in place of the cases given, and
+    `_compile_update()`, which makes the compiled functions that the first two call.
+
+    Made in the scope of a `tf.distribute` strategy, it trains on all devices of that; what it
+    learns is the same but for rounding.
     """
 
     def __init__(self, **kwargs):
@@ -43,6 +56,11 @@ class Trainer(keras.Model):
         # Batches that earlier tries of this `fit` have used: of epochs before, and of this one.
         self._behind = self._made = 0
         self._tested = 0
+        self._strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        # It is built already; Keras' own cannot read the batches of several machines (keras#20585).
+        pass
 
     def compile(self, optimizer, run_eagerly, steps_per_execution, jit_compile, log_gap):
         """Configures training; see `RBM.compile`.
@@ -61,7 +79,10 @@ class Trainer(keras.Model):
             steps_per_execution = checks.integer(steps_per_execution, "steps_per_execution")
         if jit_compile == "auto":
             # Keras' own choice leaves XLA off on a CPU, where an update gains a factor of two.
-            jit_compile = not (run_eagerly or tf.distribute.has_strategy())
+            jit_compile = not run_eagerly
+        with self.distribute_strategy.scope():
+            optimizer = keras.optimizers.get(optimizer)
+        replicas.check_optimizer(optimizer, self._strategy)
         super().compile(optimizer=optimizer, run_eagerly=run_eagerly, jit_compile=jit_compile)
         self._steps_per_execution = steps_per_execution
         self._log_gap = log_gap
@@ -156,6 +177,8 @@ class Trainer(keras.Model):
         train, x, held_out, steps_per_epoch = self._train_batches(
             x, batch_size, validation_split, shuffle, steps_per_epoch, epoch
         )
+        if self._strategy is not None:
+            self._check_shares(train, x, batch_size)
         width = (train.element_spec if x is None else x).shape[1]
         valid = self._validation_batches(
             validation_data if held_out is None else held_out,
@@ -180,7 +203,7 @@ class Trainer(keras.Model):
             )
             guarded, callbacks = progress.guarded(), [*callbacks, progress]
             initial_epoch += progress.done
-        epoch.assign(self.epochs.value)
+        epoch.assign(self.epochs.value.read_value())
         bookkeeping = _Bookkeeping(epoch, steps_per_epoch)
         if self._log_gap:
             compared = (
@@ -189,6 +212,8 @@ class Trainer(keras.Model):
             )
             stream = noise.Stream.BINARIZE_GAP
             bookkeeping.compare(*(self.states(v, i, stream) for i, v in enumerate(compared)))
+        if self._strategy is not None:
+            train = replicas.with_places(train)
         # Streams have no resident array; an empty one keeps a single signature.
         self._resident = tf.zeros((0, width)) if x is None else x
         try:
@@ -196,7 +221,7 @@ class Trainer(keras.Model):
             if progress is not None:
                 self._progress, self._made = progress, progress.made
                 self._behind = progress.done * (steps_per_epoch or 0)
-            with guarded, _end_of_data_expected():
+            with guarded, distribution.lost_machines(self._strategy), _end_of_data_expected():
                 if initial_epoch < epochs:
                     self.steps_per_execution = self._find_steps_per_execution(
                         train, steps_per_epoch
@@ -206,7 +231,7 @@ class Trainer(keras.Model):
                     epochs=epochs,
                     verbose=verbose,
                     callbacks=[bookkeeping, *callbacks],
-                    validation_data=None if valid is None else batches.numbered(valid),
+                    validation_data=None if valid is None else self._test_elements(valid),
                     shuffle=False,
                     initial_epoch=initial_epoch,
                     steps_per_epoch=steps_per_epoch,
@@ -252,11 +277,12 @@ class Trainer(keras.Model):
             self._assert_compile_called("evaluate")
             _refuse(y=y, sample_weight=sample_weight)
             valid = self._test_batches(x, batch_size, "batch_size", "x")
-            x = batches.numbered(batches.take(valid, steps, "steps"))
+            x = self._test_elements(batches.take(valid, steps, "steps"))
             if not self.built:
-                self.build((None, valid.element_spec.shape[1]))
+                with self.distribute_strategy.scope():
+                    self.build((None, valid.element_spec.shape[1]))
         self._tested = 0
-        with _end_of_data_expected():
+        with distribution.lost_machines(self._strategy), _end_of_data_expected():
             figures = super().evaluate(
                 x, verbose=verbose, callbacks=callbacks, return_dict=return_dict, **kwargs
             )
@@ -294,19 +320,23 @@ class Trainer(keras.Model):
         def updates(iterator, resident, steps):
             first = self.updates.value.read_value()
 
-            def prepare(element, number):
+            def prepare(element, number, share=None):
                 rows = element.dtype == tf.int64
                 v = tf.gather(resident, element) if rows else element
                 # Rows are of an array that was checked whole.
-                valid = tf.constant(True) if rows else _usable(v, self.layer.visible)
-                return self.prepare(v, first + number), valid
+                valid = tf.constant(True) if rows else _usable(v, self.layer.visible, share)
+                return self.prepare(v, first + number, share), valid
 
             def step(inputs):
                 prepared, valid = inputs
                 self.update(*prepared)
                 return valid
 
-            done, valid = execution.loop(step, iterator, steps, prepare)
+            def step_of_replica(element, number):
+                batch, places = element
+                return step(prepare(batch, number, replicas.Share.of(places)))
+
+            done, valid = self._loop(step, prepare, step_of_replica, iterator, steps)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
             good = tf.reduce_all([*finite, self.layer.visible.sound()])
             return done, valid, good, self.get_metrics_result()
@@ -337,7 +367,7 @@ class Trainer(keras.Model):
                 if isinstance(error, tf.errors.InvalidArgumentError) and not len(self._resident):
                     # A batch of another shape, or an error in the user's own generator.
                     # Which one is not known: it is read while the update before it runs.
-                    first = int(self.updates.value)
+                    first = int(self.updates.numpy())
                     raise ValueError(
                         f"A batch of x, for one of the updates {first} to {first + steps - 1}, "
                         f"could not be read: {error.message} The state before update {first} has "
@@ -350,6 +380,29 @@ class Trainer(keras.Model):
 
         self.train_function = train_function
 
+    def _loop(self, step, prepare, step_of_replica, iterator, steps):
+        """Runs steps, as `execution.loop` does; on every replica, where there are several."""
+        if self._strategy is None:
+            return execution.loop(step, iterator, steps, prepare)
+
+        def step_of_all(element, number):
+            valid = self._strategy.run(
+                lambda *inputs: tf.cast(step_of_replica(*inputs), tf.int32), (element, number)
+            )
+            everywhere = self._strategy.reduce(tf.distribute.ReduceOp.SUM, valid, axis=None)
+            return everywhere == self._strategy.num_replicas_in_sync
+
+        return execution.loop_over_replicas(step_of_all, iterator, steps)
+
+    def _test_elements(self, valid):
+        """Returns a Dataset of batches with their numbers, as `make_test_function` reads them."""
+        numbered = batches.numbered(valid)
+        if self._strategy is None:
+            return numbered
+        return replicas.with_places(
+            numbered.map(lambda number, v: (tf.repeat(number, tf.shape(v)[0]), v))
+        )
+
     def remake(self):
         """Compiles the update anew, after a change of what it holds as a constant, such as k."""
         self._compile_update()
@@ -359,14 +412,23 @@ class Trainer(keras.Model):
         """Makes the function that `evaluate` calls once an execution."""
         if self.test_function is not None and not force:
             return
-        test_step = self._compiled(self.test_step, self.jit_compile)
+        test = self._compiled(self.test, self.jit_compile)
 
         def tests(iterator, steps):
-            def step(data):
-                test_step(data)
-                return _usable(data[1], self.layer.visible)
+            def step(inputs):
+                number, v = inputs
+                test(v, number)
+                return _usable(v, self.layer.visible)
 
-            done, valid = execution.loop(step, iterator, steps)
+            def step_of_replica(element, _):
+                (numbers, v), places = element
+                share = replicas.Share.of(places)
+                self.test(v, tf.reduce_max(tf.concat([numbers, [0]], axis=0)), share)
+                return _usable(v, self.layer.visible, share)
+
+            done, valid = self._loop(
+                step, lambda element, _: element, step_of_replica, iterator, steps
+            )
             return done, valid, self.get_metrics_result()
 
         tests = self._compiled(tests)
@@ -397,7 +459,7 @@ class Trainer(keras.Model):
         return made
 
     def _bad_execution(self, done, valid):
-        first = int(self.updates.value) - done
+        first = int(self.updates.numpy()) - done
         where = f"one of the updates {first} to {first + done - 1}"
         kept = f"The state before update {first} has been restored."
         if not valid:
@@ -416,20 +478,36 @@ class Trainer(keras.Model):
         variables = [*self.variables, *self.metrics_variables, *self.optimizer.variables]
         return list({id(variable): variable for variable in variables}.values())
 
+    def _check_shares(self, train, x, batch_size):
+        """Checks that the replicas can have equal shares of the batches and of the chains."""
+        count = self._strategy.num_replicas_in_sync
+        if x is None:
+            batch_size, name = len(next(iter(train.take(1)))), "the size of a batch of x"
+        else:
+            batch_size, name = 32 if batch_size is None else batch_size, "batch_size"
+            if len(x) < count:
+                raise ValueError(f"`x` has {len(x)} cases, fewer than the {count} replicas.")
+        replicas.check_batch_size(batch_size, count, name)
+        replicas.check_chains(self.chains, count)
+
     def _find_steps_per_execution(self, train, steps_per_epoch):
         if self._steps_per_execution != "auto":
             return self._steps_per_execution
         if self.run_eagerly:
             return 1
         before = execution.Snapshot(self._state())
-        probe = iter(train.take(1).cache().repeat())
+        probe, agreed = train.take(1).cache().repeat(), lambda seconds: seconds
+        if self._strategy is not None:
+            probe = self._strategy.experimental_distribute_dataset(probe)
+            agreed = partial(replicas.mean_of_machines, self._strategy)
+        probe = iter(probe)
 
         def run(steps):
             # Without a look at the weights: these updates, all from one batch, may well diverge.
             self._run_updates(probe, self._resident, tf.constant(steps, tf.int64))
 
         try:
-            steps = execution.find_steps(run)
+            steps = execution.find_steps(run, agreed)
         finally:
             before.restore()
         epoch = steps_per_epoch or int(train.cardinality())
@@ -438,8 +516,9 @@ class Trainer(keras.Model):
 
     def _prepare(self, width):
         """Builds what is not built yet, for data of this width, and checks that it is trainable."""
-        if not self.built:
-            self.build((None, width))
+        with self.distribute_strategy.scope():
+            if not self.built:
+                self.build((None, width))
         self.layer.check_dense()
         trainable = {id(variable) for variable in self.trainable_variables}
         if not {id(self.layer.W), id(self.layer.hbias)} <= trainable:
@@ -451,7 +530,8 @@ class Trainer(keras.Model):
                 f"trained. Set `{[*frozen, 'rbm.layer.dense'][0]}.trainable = True`."
             )
         if not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
     def _width(self):
         """Number of visible units, or None while it is not known."""
@@ -536,10 +616,10 @@ class _Bookkeeping(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model._steps_left = self._steps
-        self._first = int(self.model.updates.value) - self.model._made
+        self._first = int(self.model.updates.numpy()) - self.model._made
 
     def on_epoch_end(self, epoch, logs=None):
-        made, needed = int(self.model.updates.value) - self._first, self._steps or 1
+        made, needed = int(self.model.updates.numpy()) - self._first, self._steps or 1
         if made < needed and not self.model.stop_training:
             raise ValueError(
                 f"x ran out of data in epoch {epoch + 1}, after {made} updates. {_BEGINS_ANEW}"
@@ -571,8 +651,9 @@ def _refuse(**arguments):
             raise ValueError(f"`{name}` must be None: an RBM learns from x alone, unweighted.")
 
 
-def _usable(v, units):
-    return units.valid(v) & (tf.shape(v)[0] > 0)
+def _usable(v, units, share=None):
+    cases = tf.shape(v)[0] if share is None else share.cases
+    return units.valid(v) & (cases > 0)
 
 
 def _not_usable(units):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import checks, likelihood, noise, sampling
+from dbn import checks, likelihood, noise, replicas, sampling
 from dbn.gradients import Centered
 from dbn.layers import RBMLayer
 from dbn.negative import CD, PCD, NegativePhase
@@ -57,11 +57,15 @@ def contrastive_divergence(layer, v, state, noise, k):
     return _cost(layer, v, end), state
 
 
-def _cost(layer, v, end):
+def _cost(layer, v, end, mean=tf.reduce_mean, end_mean=tf.reduce_mean):
     """Returns the cost of an update: free energy of the data minus that of the chains' end."""
-    end = tf.stop_gradient(end)
-    cost = tf.reduce_mean(layer.free_energy(v)) - tf.reduce_mean(layer.free_energy(end))
-    return cost + sum(layer.losses)
+    cost = mean(layer.free_energy(v)) - end_mean(layer.free_energy(tf.stop_gradient(end)))
+    return cost + sum(layer.losses) / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def _mean_over(count):
+    """Returns a function of values of this replica's cases: their part of the mean over `count`."""
+    return lambda x: tf.reduce_sum(x, axis=0) / tf.cast(count, x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="dbn")
@@ -180,7 +184,12 @@ class RBM(Trainer):
                 part.serve(self)
         self.updates, self.epochs = (
             self.add_weight(
-                name=name, shape=(), initializer="zeros", dtype="int64", trainable=False
+                name=name,
+                shape=(),
+                initializer="zeros",
+                dtype="int64",
+                trainable=False,
+                aggregation="only_first_replica",
             )
             for name in ("updates", "epochs")
         )
@@ -292,8 +301,10 @@ class RBM(Trainer):
         self._compile_update()
 
     def _compile_update(self):
-        self._run_prepare = self._compiled(self._prepare_batch, self.jit_compile)
-        self._run_update = self._compiled(self._update, self.jit_compile)
+        jit_compile = bool(self.jit_compile)
+        self._run_prepare = self._compiled(self._prepare_batch, jit_compile)
+        self._run_update = self._compiled(self._update, jit_compile)
+        self._run_share = self._compiled(self._differentiate, jit_compile)
 
     def get_compile_config(self):
         """Returns the arguments of `compile`, serialised."""
@@ -319,87 +330,140 @@ class RBM(Trainer):
         """The running means that `fit` logs."""
         return [mean for name, mean in self._means.items() if name in self._log_names]
 
-    def states(self, v, number, stream=noise.Stream.BINARIZE):
+    def states(self, v, number, stream=noise.Stream.BINARIZE, share=None):
         """Returns what the model learns from a batch `(cases, visible)`: itself, or drawn bits."""
         if not self.binarize:
             return v
-        u = noise.uniforms(tf.shape(v), self.seed, number, stream)
+        u = self._draw((v.shape[1],), v, number, stream, share)
         return tf.cast(u < tf.cast(v, u.dtype), v.dtype)
 
-    def prepare(self, v, number):
+    def _draw(self, shape, v, number, stream, share):
+        """Draws uniform numbers `(cases, *shape)`: of the cases v, which may be a replica's share.
+
+        Each case has the numbers that it would have if there were one replica.
+        """
+        if share is None:
+            return noise.uniforms((tf.shape(v)[0], *shape), self.seed, number, stream)
+        u = noise.uniforms((share.cases, *shape), self.seed, number, stream)
+        return tf.gather(u, share.rows)
+
+    def prepare(self, v, number, share=None):
         """Returns the states and the uniform numbers of update `number` from a batch."""
-        # Compiled apart from the update, where XLA would make the numbers anew at every use.
-        return self._run_prepare(v, number)
+        if share is None:
+            # Compiled apart from the update, where XLA would make the numbers anew at every use.
+            return self._run_prepare(v, number)
+        # Not compiled: how many cases the whole batch has, is known only when it is read.
+        return *self._prepare_batch(v, number, share), share
 
-    def update(self, v, uniforms):
+    def update(self, v, uniforms, measured, share=None):
         """Makes one update of the parameters, chains and metrics from a batch and its noise."""
-        self._run_update(v, uniforms)
+        if share is None:
+            self._run_update(v, uniforms, measured)
+            return
+        chain = self.chain
+        if chain is not None:
+            chain = replicas.own(chain.value.read_value(), self.negative.chain_axis)
+        gradients, means, chain, counts = self._run_share(v, uniforms, measured, chain, share.cases)
+        if chain is not None:
+            chain = replicas.gathered(chain, self.negative.chain_axis)
+        means, counts = replicas.summed((means, counts))
+        self._learn(gradients, means, chain, counts)
 
-    def test_step(self, data):
-        """Adds a batch `(number, cases)` to the metrics; returns them so far, a dict.
+    def test(self, v, number, share=None):
+        """Adds a batch `(cases, visible)`, or a replica's share of one, to the metrics.
 
         The noise is that of (seed, number): the same bits every epoch.
         """
-        number, v = data
-        v = self.states(v, number, noise.Stream.BINARIZE_TEST)
+        v = self.states(v, number, noise.Stream.BINARIZE_TEST, share)
         width = v.shape[1]
-        u = noise.uniforms(
-            (tf.shape(v)[0], 1 + self.layer.uniforms_per_step[1]),
-            self.seed,
-            number,
-            noise.Stream.TEST,
-        )
+        shape = (1 + self.layer.uniforms_per_step[1],)
+        u = self._draw(shape, v, number, noise.Stream.TEST, share)
         # u < 1, but its product with the width may round up to it.
         bit = tf.minimum(tf.cast(u[:, 0] * width, tf.int32), width - 1)
         self._update_metrics(v, bit, u[:, 1:])
-        return self.get_metrics_result()
 
-    def _prepare_batch(self, v, number):
-        return self.states(v, number), self.negative.draw(self.layer, v, self.seed, number)
+    def _prepare_batch(self, v, number, share=None):
+        cases = tf.shape(v)[0] if share is None else share.cases
+        uniforms = self.negative.draw(self.layer, cases, self.seed, number)
+        if share is not None:
+            axis = self.negative.chain_axis + 1
+            if self.chains is None:
+                uniforms = tuple(tf.gather(u, share.rows, axis=axis) for u in uniforms)
+            else:
+                uniforms = tuple(replicas.own(u, axis) for u in uniforms)
+        measured = ()
+        if self.persistent and "reconstruction_cross_entropy" in self._log_names:
+            shape = (self.layer.uniforms_per_step[1],)
+            measured = self._draw(shape, v, number, noise.Stream.METRIC, share)
+        return self.states(v, number, share=share), uniforms, measured
 
-    def _update(self, v, uniforms):
-        end = self.negative.end(self.layer, v, uniforms)
+    def _update(self, v, uniforms, measured):
+        chain = None if self.chain is None else self.chain.value
+        self._learn(*self._differentiate(v, uniforms, measured, chain))
+
+    def _differentiate(self, v, uniforms, measured, chain, cases=None):
+        """Samples and differentiates: all of an update that replicas do apart.
+
+        Args:
+            v: The states to learn from, `(cases, visible)`; of a replica, its share of them.
+            uniforms: What the negative phase drew.
+            measured: Uniform numbers for the metrics, or nothing.
+            chain: Hidden states of the persistent chains, or of the replica's share of them.
+            cases: How many cases the whole batch has, for a share.
+
+        Returns:
+            The gradients, means over cases that they are changed by, and what the negative phase
+            is to keep; of a share, summands of the whole.
+        """
+        mean = end_mean = lambda x: tf.reduce_mean(x, axis=0)
+        if cases is not None:
+            mean = _mean_over(cases)
+            end_mean = mean if self.chains is None else _mean_over(self.chains)
+        end = self.negative.end(self.layer, v, uniforms, chain)
         with tf.GradientTape() as tape:
-            cost = _cost(self.layer, v, end)
-            if self.sparsity is not None:
-                cost += self.sparsity.penalty(self.layer, v)
-            cost = self.optimizer.scale_loss(cost)
+            cost = self.optimizer.scale_loss(_cost(self.layer, v, end.v, mean, end_mean))
         gradients = tape.gradient(cost, self.trainable_variables)
-        gradients = self._changed(v, gradients)
+        means = ()
+        if self.gradient is not None or self.sparsity is not None:
+            means = mean(v), mean(self.layer.propup(v)[1])
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
         if not self.persistent:
             # The chain's own first step. Split as the chain splits it, so that XLA sees the same
             # products and computes them once.
-            _, hidden = tf.split(uniforms[0][0], self.layer.uniforms_per_step, axis=-1)
-            self._update_metrics(v, bit, hidden)
-        elif "reconstruction_cross_entropy" in self._log_names:
-            shape = (tf.shape(v)[0], self.layer.uniforms_per_step[1])
-            stream = noise.Stream.METRIC
-            u = noise.uniforms(shape, self.seed, self.updates.value, stream)
-            self._update_metrics(v, bit, u)
-        else:
-            self._update_metrics(v, bit, None)
-        self.optimizer.apply(gradients, self.trainable_variables)
+            _, measured = tf.split(uniforms[0][0], self.layer.uniforms_per_step, axis=-1)
+        self._update_metrics(v, bit, measured)
+        return gradients, means, end.chain, end.counts
+
+    def _learn(self, gradients, means, chain, counts):
+        """Makes the update of what `_differentiate` found, gradients still a replica's summands."""
+        self.optimizer.apply(self._changed(gradients, means), self.trainable_variables)
+        self.negative.keep(chain, counts)
         self.updates.assign_add(1)
 
-    def _changed(self, v, gradients):
+    def _changed(self, gradients, means):
         """Returns the gradients as the optimizer gets them; the negative phase learns from them."""
-        if self.gradient is None and not self.negative.learns:
+        if self.gradient is None and self.sparsity is None and not self.negative.learns:
             return gradients
         places = {id(variable): i for i, variable in enumerate(self.trainable_variables)}
         parameters = (self.layer.W, self.layer.hbias, self.layer.vbias)
         if not all(id(parameter) in places for parameter in parameters):
-            part = self.negative if self.gradient is None else self.gradient
+            part = self.gradient or self.sparsity or self.negative
             raise ValueError(f"`{part.argument}` needs W, hbias and vbias to be trainable.")
         at = [places[id(parameter)] for parameter in parameters]
+        W, hbias, vbias = (gradients[i] for i in at)
+        if self.sparsity is not None:
+            # Each replica adds its part of what is one for all of them.
+            part = self.optimizer.scale_loss(1 / tf.distribute.get_strategy().num_replicas_in_sync)
+            more = self.sparsity.gradient(*means)
+            W, hbias = W + part * more[0], hbias + part * more[1]
         if self.gradient is not None:
-            self.gradient.update_offsets(self.layer, v, self.updates.value)
-            changed = self.gradient.change(*(gradients[i] for i in at))
-            for i, gradient in zip(at, changed, strict=True):
-                gradients[i] = gradient
+            self.gradient.update_offsets(*means, self.updates.value)
+            W, hbias, vbias = self.gradient.change(W, hbias, vbias)
         if self.negative.learns:
-            self.negative.learn(*(gradients[i] for i in at))
+            self.negative.learn(*replicas.summed((W, hbias, vbias)))
+        for i, gradient in zip(at, (W, hbias, vbias), strict=True):
+            gradients[i] = gradient
         return gradients
 
     def _update_metrics(self, v, bit, uniforms):

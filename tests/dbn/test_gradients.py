@@ -66,10 +66,10 @@ def test_change_is_the_same_learning_whether_bits_are_flipped_or_not(reference):
 
 def test_offsets_are_plain_averages_at_first_and_moving_ones_later(reference):
     rbm, gradient = reference.random(5, 4, seed=3), centered(np.zeros(5), np.zeros(4), rate=0.25)
-    layer, visible, hidden = rbm.layer(), np.zeros(5), np.zeros(4)
+    visible, hidden = np.zeros(5), np.zeros(4)
     for number in range(8):
         v = X[7 * number : 7 * number + 7]
-        gradient.update_offsets(layer, v, tf.constant(number, tf.int64))
+        gradient.update_offsets(v.mean(0), rbm.mean_h(v).mean(0), tf.constant(number, tf.int64))
         rate = max(0.25, 1 / (number + 1))
         visible = (1 - rate) * visible + rate * v.mean(0)
         hidden = (1 - rate) * hidden + rate * rbm.mean_h(v).mean(0)
@@ -126,7 +126,8 @@ def test_fit_makes_the_updates_of_a_loop_of_ones_own(persistent):
             cost, state = dbn.contrastive_divergence(layer, v, state, u, 2)
         parameters = (layer.W, layer.hbias, layer.vbias)
         gradients = tape.gradient(cost, parameters)
-        gradient.update_offsets(layer, v, number)
+        h = layer.propup(v)[1]
+        gradient.update_offsets(tf.reduce_mean(v, axis=0), tf.reduce_mean(h, axis=0), number)
         for parameter, part in zip(parameters, gradient.change(*gradients), strict=True):
             parameter.assign_sub(0.1 * part)
     for a, b in zip(rbm.layer.get_weights(), layer.get_weights(), strict=True):

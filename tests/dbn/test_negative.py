@@ -41,8 +41,16 @@ def assert_distribution(states, probabilities):
 
 
 def run(phase, layer, v=X):
+    """Returns a function that makes an update of a number, and returns its visible states."""
     phase.build(tuple(layer.W.shape))
-    return lambda number: phase.end(layer, v, phase.draw(layer, v, 1, number))
+
+    def update(number):
+        chain = None if phase.chain is None else phase.chain.value
+        end = phase.end(layer, v, phase.draw(layer, len(v), 1, number), chain)
+        phase.keep(end.chain, end.counts)
+        return end.v
+
+    return update
 
 
 def test_cd_leaves_the_distribution_invariant(model):
@@ -55,8 +63,8 @@ def test_cd_ends_in_the_means_given_the_last_hidden_sample(k, joint):
     rbm = joint("scaled", "bernoulli", seed=2)
     layer, v = rbm.layer("float64"), np.random.default_rng(1).normal(size=(30, 2))
     phase = negative.CD(k, reconstruction="mean")
-    uniforms = phase.draw(layer, v, 1, 5)
-    end = phase.end(layer, tf.constant(v), uniforms)
+    uniforms = phase.draw(layer, len(v), 1, 5)
+    end = phase.end(layer, tf.constant(v), uniforms).v
     variance = np.exp(rbm.log_variance)
     for step, u in enumerate(np.float64(uniforms[0])):
         h = u[:, 2:] < 1 / (1 + np.exp(-(v @ rbm.W + rbm.hbias)))

@@ -1236,3 +1236,60 @@ def test_binarize_refuses_what_is_no_probability(bad):
     stream = tf.data.Dataset.from_tensor_slices(x[::-1].copy()).batch(2)
     with pytest.raises(ValueError, match="A batch of x, at one of the updates 0 to"):
         rbm.fit(stream, verbose=0)
+
+
+# Mixed precision ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def test_mixed_precision_learns_the_same_model(bfloat16, reference, tmp_path):
+    """Teacher and student, all states enumerated; what is kept has 32 bits."""
+    teacher = reference.random(VISIBLE, HIDDEN, seed=5, scale=1.5)
+    drawn = np.random.default_rng(1).choice(2**VISIBLE, 2000, p=teacher.p_v())
+    x = reference.states(VISIBLE)[drawn].astype("float32")
+    rbm = make(persistent=True, chains=50, gradient=dbn.gradients.Centered(), mode="xla")
+    assert {w.dtype for w in rbm.layer.weights} == {"float32"}
+    assert rbm.chain.dtype == "float32" and rbm(x[:2]).dtype == "bfloat16"
+    before = dbn.likelihood.log_likelihood(rbm, x, dbn.likelihood.exact_log_partition(rbm)).mean
+    rbm.fit(x, batch_size=50, epochs=15, verbose=0)
+    rounded = reference.of(rbm.layer)
+    # What is measured is the model of the rounded weights, to the error of the products.
+    log_p = np.mean(-rounded.free_energy(x)) - rounded.log_partition()
+    found = dbn.likelihood.log_likelihood(rbm, x, dbn.likelihood.exact_log_partition(rbm))
+    assert found.mean == pytest.approx(log_p, abs=0.02)
+    best = np.mean(-teacher.free_energy(x)) - teacher.log_partition()
+    assert found.mean > best - 0.1 > before
+    by_ais = dbn.likelihood.annealed_importance_sampling(rbm, chains=500, temperatures=300)
+    exact = dbn.likelihood.exact_log_partition(rbm).value
+    assert abs(by_ais.value - exact) < 4 * by_ais.standard_error + 0.02
+
+    rbm.save(tmp_path / "rbm.keras")
+    keras.config.set_dtype_policy("float32")  # The file knows its own.
+    loaded = dbn.load_model(tmp_path / "rbm.keras")
+    for model in (rbm, loaded):
+        model.fit(x[:200], batch_size=50, verbose=0)
+    assert_same(state(rbm), state(loaded))
+
+
+def test_mixed_precision_of_a_stack(bfloat16):
+    stack = dbn.DBN([5, 3], seed=0)
+    stack.pretrain(X, epochs=2, batch_size=5, verbose=0)
+    model = stack.classifier(2)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    y = np.arange(len(X)) % 2
+    W = stack.rbms[0].layer.W
+    before = np.array(W)
+    model.fit(X, y, batch_size=11, epochs=2, verbose=0)
+    assert np.any(before != np.array(W)) and W.dtype == "float32"
+    narrow = np.array(tf.cast(model(X), tf.float32))
+    h = X
+    for rbm in stack.rbms:
+        h = 1 / (1 + np.exp(-(h @ np.array(rbm.layer.W) + np.array(rbm.layer.hbias))))
+    wide = np.array(keras.ops.softmax(h @ np.array(model.layers[-1].kernel)))
+    np.testing.assert_allclose(narrow, wide, atol=0.02)

@@ -1,0 +1,135 @@
+"""Replicas: one training on several devices, through TensorFlow's distribution strategies.
+
+Each replica has a share of every batch and of the chains, and the rows that belong to it of the
+noise of the whole update. So what a training learns does not depend on how many replicas there are,
+but for the rounding of sums that are added in another order.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+__all__ = [
+    "Share",
+    "check_batch_size",
+    "check_chains",
+    "check_optimizer",
+    "gathered",
+    "mean_of_machines",
+    "own",
+    "shared_out",
+    "summed",
+    "with_places",
+]
+
+
+class Share(NamedTuple):
+    """What of a batch one replica has.
+
+    Attributes:
+        rows: Which cases of the whole batch, a vector; of no length if the batch was too short.
+        cases: How many cases the whole batch has, a scalar.
+    """
+
+    rows: tf.Tensor
+    cases: tf.Tensor
+
+    @classmethod
+    def of(cls, places):
+        """Returns the share that a replica's part of the places of `with_places` tells of."""
+        return cls(places[:, 0], tf.reduce_max(tf.concat([places[:, 1], [0]], axis=0)))
+
+
+def with_places(batches):
+    """Adds to each case of a batch its place in it, so that a replica knows its own.
+
+    Args:
+        batches: `tf.data.Dataset` of batches, nests of tensors of equally many cases.
+
+    Returns:
+        `tf.data.Dataset` of pairs, a batch and int64 places `(cases, 2)`: the number of the case,
+        and how many there are.
+    """
+
+    def place(*batch):
+        batch = batch if len(batch) > 1 else batch[0]
+        cases = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
+        return batch, tf.stack([tf.range(cases), tf.fill([cases], cases)], axis=1)
+
+    return shared_out(batches.map(place))
+
+
+def shared_out(batches):
+    """Returns a Dataset of which each of several machines reads all, and takes its share."""
+    policy = tf.data.Options()
+    policy.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return batches.with_options(policy)
+
+
+def own(tensor, axis):
+    """Returns this replica's part of a tensor, of equally large ones along an axis."""
+    context = tf.distribute.get_replica_context()
+    each = tensor.shape[axis] // context.num_replicas_in_sync
+    first = tf.cast(context.replica_id_in_sync_group, tf.int32) * each
+    return tf.gather(tensor, first + tf.range(each), axis=axis)
+
+
+def summed(tensors):
+    """Returns the sums over all replicas of a nest of tensors; call it on every replica."""
+    flat = tf.nest.flatten(tensors)
+    if not flat or not tf.distribute.has_strategy():
+        return tensors
+    sums = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, flat)
+    return tf.nest.pack_sequence_as(tensors, sums)
+
+
+def gathered(tensor, axis):
+    """Returns the parts of all replicas, in their order along an axis; the opposite of `own`."""
+    return tf.distribute.get_replica_context().all_gather(tensor, axis)
+
+
+def check_batch_size(batch_size, replicas, name="batch_size"):
+    """Checks that the replicas can have equal shares of a batch.
+
+    Raises:
+        ValueError: If their number does not divide the batch size.
+    """
+    if batch_size % replicas:
+        raise ValueError(
+            f"`{name}` is {batch_size} for all {replicas} replicas together, and must be a "
+            f"multiple of {replicas}: each has an equal share."
+        )
+
+
+def check_chains(chains, replicas):
+    """Checks that the replicas can have equal shares of the persistent chains.
+
+    Raises:
+        ValueError: If their number does not divide that of the chains.
+    """
+    if chains is not None and chains % replicas:
+        raise ValueError(
+            f"`chains` is {chains} for all {replicas} replicas together, and must be a multiple of "
+            f"{replicas}: each has an equal share. Counted are those of one temperature."
+        )
+
+
+def check_optimizer(optimizer, strategy):
+    """Checks that an optimizer was made for the devices of the model.
+
+    Raises:
+        ValueError: If it was made outside the scope of the model's strategy, or in that of one.
+    """
+    distributed = isinstance(optimizer.iterations.value, tf.distribute.DistributedValues)
+    if distributed != (strategy is not None):
+        raise ValueError(
+            f"`optimizer` was made {'in' if distributed else 'outside'} the scope of a "
+            f"distribution strategy, and the model {'outside' if distributed else 'in'} it. Make "
+            "both under the same `with strategy.scope():`."
+        )
+
+
+def mean_of_machines(strategy, number):
+    """Returns the mean of what each machine calls it with, the same for all of them."""
+    numbers = strategy.run(lambda: tf.constant(number, tf.float64))
+    return float(strategy.reduce(tf.distribute.ReduceOp.MEAN, numbers, axis=None))
