@@ -37,7 +37,13 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.21"],
         # setuptools: tests/test_packaging.py builds the wheel without a network.
-        "test": ["pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17", "setuptools>=84.2"],
+        "test": [
+            "hypothesis>=6.170",
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+            "setuptools>=84.2",
+        ],
         "benchmark": ["torch>=2.13", "psutil>=7.2"],
     },
     classifiers=[

@@ -2,10 +2,18 @@
 
 import itertools
 
+import hypothesis
 import numpy as np
 import pytest
 
 import dbn
+
+# The suite tries the same cases each time; the soak others each time.
+hypothesis.settings.register_profile(
+    "suite", max_examples=60, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.register_profile("soak", max_examples=2500, deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 class Reference:
