@@ -52,7 +52,8 @@ def cases(x, units, name="x", width=None):
             raise ValueError(f"`{name}` is not an array of shape (cases, width): {error}") from None
         if x.dtype.kind not in "fiub":
             raise ValueError(f"`{name}` must hold numbers; got dtype {x.dtype}.")
-        x = tf.convert_to_tensor(x if x.dtype == np.float32 else x.astype(np.float32))
+        with np.errstate(over="ignore"):  # What is too large for 32 bits is found infinite below.
+            x = tf.convert_to_tensor(x if x.dtype == np.float32 else x.astype(np.float32))
     if x.shape.rank != 2:
         raise ValueError(f"`{name}` must have shape (cases, width); got shape {tuple(x.shape)}.")
     if 0 in x.shape:
