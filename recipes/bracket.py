@@ -28,7 +28,7 @@ CASES = 300
 TEMPERATURES = (3, 10, 30, 100, 300, 1000, 3000)
 
 
-def train(x, epochs):
+def train(x, epochs, checkpoint):
     """Trains the RBM."""
     rbm = dbn.RBM(
         HIDDEN,
@@ -41,7 +41,7 @@ def train(x, epochs):
     updates = epochs * -(-len(x) // 50)
     rate = keras.optimizers.schedules.PolynomialDecay(0.1, updates, 0.0)
     rbm.compile(keras.optimizers.SGD(rate))
-    rbm.fit(x, batch_size=50, epochs=epochs, verbose=0)
+    rbm.fit(x, batch_size=50, epochs=epochs, verbose=0, checkpoint=checkpoint)
     return rbm
 
 
@@ -98,13 +98,13 @@ def main():
     if args.epochs < 1:
         parser.error(f"argument --epochs: must be at least 1; got {args.epochs}")
     data, info = runs.load_data(args)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     keras.utils.set_random_seed(args.seed)
     metrics = runs.Metrics(
         data_set=info.name, binarization="stochastic", seed=args.seed, hidden=HIDDEN
     )
     x = data.train.x
-    rbm = train(x, args.epochs)
+    rbm = train(x, args.epochs, folder / runs.CHECKPOINTS / "rbm.checkpoint")
     drawn = dbn.data.load(info.name, binarize="stochastic", seed=0).test.x[:CASES]
     measure(rbm, drawn, np.mean(x, axis=0), metrics)
     draw(metrics, folder / "bracket.png")
@@ -112,4 +112,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

@@ -152,7 +152,7 @@ def parse_arguments():
         action="store_true",
         help="fine-tune the same network from the same random initial weights",
     )
-    runs.add_arguments(parser, RUN_DIR, resumes=True)
+    runs.add_arguments(parser, RUN_DIR)
     args = parser.parse_args()
     if args.run_dir == Path(RUN_DIR):
         # Runs of another kind get a folder of their own.

@@ -37,7 +37,7 @@ class Task:
     chains: int
     batch_size: int = 100
 
-    def train(self, x, binarize):
+    def train(self, x, checkpoint, binarize):
         """Returns the trained RBM."""
         rbm = dbn.RBM(
             dbn.RBMLayer(self.hidden, kernel_initializer=keras.initializers.RandomNormal(0, 0.1)),
@@ -54,7 +54,7 @@ class Task:
         rate = keras.optimizers.schedules.PolynomialDecay(self.learning_rate, updates, 0.0)
         optimizer = keras.optimizers.SGD(rate, use_ema=True, ema_momentum=0.99)
         rbm.compile(optimizer, metrics=[])
-        rbm.fit(x, batch_size=self.batch_size, epochs=epochs, verbose=0)
+        rbm.fit(x, batch_size=self.batch_size, epochs=epochs, verbose=0, checkpoint=checkpoint)
         return rbm
 
 
@@ -93,13 +93,14 @@ def main():
     runs.add_arguments(parser, "runs/exact_likelihood_{data_set}")
     args = parser.parse_args()
     _, info = runs.load_data(args)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     metrics = runs.Metrics(data_set=info.name, seed=args.seed)
     for task in args.tasks:
         x, measured = load(task, info.name)
         keras.utils.set_random_seed(args.seed)
         started = time.perf_counter()
-        rbm = TASKS[task].train(x, binarize=task == "stochastic")
+        checkpoint = folder / runs.CHECKPOINTS / f"{task}.checkpoint"
+        rbm = TASKS[task].train(x, checkpoint, binarize=task == "stochastic")
         seconds = time.perf_counter() - started
         log_partition = dbn.likelihood.exact_log_partition(rbm)
         found = dbn.likelihood.log_likelihood(rbm, measured, log_partition)
@@ -115,4 +116,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

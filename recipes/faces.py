@@ -87,7 +87,7 @@ def split(images):
     return x[order[2 * part :]], x[order[part : 2 * part]], x[order[:part]]
 
 
-def train(x, valid, preset, metrics):
+def train(x, valid, preset, folder, metrics):
     """Returns the trained RBM."""
     units = dbn.layers.ScaledGaussian(floor=preset.floor)
     small = keras.initializers.RandomNormal(0, 0.01)
@@ -111,6 +111,7 @@ def train(x, valid, preset, metrics):
         epochs=preset.epochs,
         validation_data=valid,
         verbose=0,
+        checkpoint=folder / runs.CHECKPOINTS / "rbm.checkpoint",
     ).history
     variance = rbm.layer.visible.variance.numpy()
     metrics.tell(
@@ -189,7 +190,7 @@ def main():
     runs.add_run_arguments(parser, "runs/faces")
     args = parser.parse_args()
     images, preset = load(args.faces), PRESETS[args.preset]
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     keras.utils.set_random_seed(args.seed)
     grey = split(images)
     scaler = StandardScaler().fit(grey[0])
@@ -201,7 +202,7 @@ def main():
         pixels=x.shape[1],
         hidden=preset.hidden,
     )
-    rbm = train(x, valid, preset, metrics)
+    rbm = train(x, valid, preset, folder, metrics)
     rbm.save(folder / "rbm.keras")
     draw(rbm, test, scaler, images.shape[1:], folder)
     measure(rbm, x, test, preset, metrics)
@@ -209,4 +210,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

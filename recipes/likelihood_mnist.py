@@ -19,9 +19,9 @@ samples.png, and metrics.json, with every figure that is printed and the course 
 """
 
 import argparse
-import time
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import runs
@@ -72,8 +72,8 @@ class Preset:
 
 PRESETS = {
     "default": Preset(epochs=180),
-    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40),
-    "large": Preset(epochs=240, hidden=1000, watched_every=40),
+    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40, temperatures=20000),
+    "large": Preset(epochs=240, hidden=1000, watched_every=40, temperatures=20000),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
     ),
@@ -81,39 +81,55 @@ PRESETS = {
 
 
 class Watch(dbn.callbacks.LogLikelihood):
-    """Tells the log-likelihood and the seconds of training so far, measuring left out."""
+    """Tells the log-likelihood and the seconds of training so far, measuring left out.
 
-    def __init__(self, x, base_rates, every, metrics):
+    Attributes:
+        seconds: Of training until each measurement, over all tries.
+        course: What was measured, as many numbers.
+        trained: Seconds of training so far; of an epoch that was broken off, those of the last try.
+    """
+
+    def __init__(self, x, base_rates, every):
         super().__init__(x, every, base_rates=base_rates, chains=100, temperatures=2000)
-        self.metrics, self.measured = metrics, 0.0
+        self.seconds, self.course, self.trained = [], [], 0.0
 
     def on_train_begin(self, logs=None):
         """Starts the clock."""
         super().on_train_begin(logs)
-        self.started = time.perf_counter()
+        # A checkpoint keeps numbers, which this is not: it belongs to one try.
+        self._since = datetime.now()
 
     def on_epoch_end(self, epoch, logs=None):
         """Measures, every so many epochs."""
+        self.trained += (datetime.now() - self._since).total_seconds()
         with warnings.catch_warnings():
             # These figures show the course of the training; the one that counts comes at its end.
             warnings.filterwarnings("ignore", "The effective sample size", RuntimeWarning)
             super().on_epoch_end(epoch, logs)
         if self.name in logs:
-            self.measured += logs[f"{self.name}_seconds"]
-            self.metrics.tell_next(
-                f"Epoch {epoch + 1}, {{seconds:.0f}} s of training: {{course:.2f}} nats by AIS, "
-                f"100 chains",
-                course=logs[self.name],
-                seconds=time.perf_counter() - self.started - self.measured,
+            self.seconds.append(self.trained)
+            self.course.append(logs[self.name])
+            print(
+                f"Epoch {epoch + 1}, {self.trained:.0f} s of training: {logs[self.name]:.2f} nats "
+                "by AIS, 100 chains",
+                flush=True,
             )
+        self._since = datetime.now()
 
 
-def train(rbm, x, watch, preset, metrics):
+def train(rbm, x, watch, preset, folder, metrics):
     """Trains the RBM; what is told is the time without the measurements between epochs."""
-    rbm.fit(x, batch_size=preset.batch_size, epochs=preset.epochs, callbacks=[watch], verbose=0)
-    seconds = time.perf_counter() - watch.started - watch.measured
-    metrics.tell("Trained in {training_seconds:.0f} s", training_seconds=seconds)
-    course = zip(metrics["seconds"], metrics["course"], strict=True)
+    rbm.fit(
+        x,
+        batch_size=preset.batch_size,
+        epochs=preset.epochs,
+        callbacks=[watch],
+        verbose=0,
+        checkpoint=folder / runs.CHECKPOINTS / "rbm.checkpoint",
+    )
+    metrics |= {"seconds": watch.seconds, "course": watch.course}
+    metrics.tell("Trained in {training_seconds:.0f} s", training_seconds=watch.trained)
+    course = zip(watch.seconds, watch.course, strict=True)
     passed = [at for at, value in course if value > ANCHOR]
     if passed:
         metrics.tell(
@@ -157,7 +173,7 @@ def main():
     args = parse_arguments()
     data, info = runs.load_data(args)
     drawn = dbn.data.load(info.name, binarize="stochastic", seed=0)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
     parts = [part.x for part in (data.train, data.valid)]
     x = (parts[0] if args.validation else np.concatenate(parts))[: preset.images]
@@ -174,8 +190,8 @@ def main():
     )
     base_rates = np.mean(x, axis=0)
     rbm = preset.rbm(x)
-    watch = Watch(held_out[:1000], base_rates, preset.watched_every, metrics)
-    train(rbm, x, watch, preset, metrics)
+    watch = Watch(held_out[:1000], base_rates, preset.watched_every)
+    train(rbm, x, watch, preset, folder, metrics)
     rbm.save(folder / "rbm.keras")
     draw(rbm, held_out[:20], info.img_shape, folder)
     training = drawn.train.x[: len(held_out)]
@@ -196,4 +212,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

@@ -109,7 +109,7 @@ def gabor_like(rbm):
     return (local >= LOCALISED) & (orient >= ORIENTED), local, orient
 
 
-def train(x, preset, metrics):
+def train(x, preset, folder, metrics):
     """Returns the trained RBM; tells how many filters were Gabor-like before and are after."""
     rbm = dbn.RBM(
         dbn.RBMLayer(
@@ -124,7 +124,13 @@ def train(x, preset, metrics):
     updates = preset.epochs * -(-len(x) // preset.batch_size)
     rate = keras.optimizers.schedules.PolynomialDecay(preset.learning_rate, updates, 0.0)
     rbm.compile(keras.optimizers.SGD(rate, momentum=0.9))
-    history = rbm.fit(x, batch_size=preset.batch_size, epochs=preset.epochs, verbose=2).history
+    history = rbm.fit(
+        x,
+        batch_size=preset.batch_size,
+        epochs=preset.epochs,
+        verbose=2,
+        checkpoint=folder / runs.CHECKPOINTS / "rbm.checkpoint",
+    ).history
     metrics["reconstruction_cross_entropy"] = history["reconstruction_cross_entropy"]
     both, local, orient = gabor_like(rbm)
     metrics.tell(
@@ -162,15 +168,15 @@ def main():
     runs.add_run_arguments(parser, "runs/natural_patches")
     args = parser.parse_args()
     preset = PRESETS[args.preset]
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     keras.utils.set_random_seed(args.seed)
     x = whiten(draw_patches(preset.patches))
     metrics = runs.Metrics(preset=args.preset, seed=args.seed, patches=len(x))
-    rbm = train(x, preset, metrics)
+    rbm = train(x, preset, folder, metrics)
     rbm.save(folder / "rbm.keras")
     draw(rbm, x[:40], folder)
     runs.finish(folder, metrics)
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

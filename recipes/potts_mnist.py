@@ -144,7 +144,7 @@ def fit_mixture(x, valid, components, smoothing):
         best = found, now
 
 
-def train(rbm, x, valid, preset, metrics):
+def train(rbm, x, valid, preset, folder, metrics):
     """Trains the RBM."""
     started = time.perf_counter()
     history = rbm.fit(
@@ -153,6 +153,7 @@ def train(rbm, x, valid, preset, metrics):
         epochs=preset.epochs,
         validation_data=valid,
         verbose=0,
+        checkpoint=folder / runs.CHECKPOINTS / "rbm.checkpoint",
     ).history
     metrics.tell(
         "RBM of {hidden} hidden units trained in {training_seconds:.0f} s; free-energy gap "
@@ -230,7 +231,7 @@ def main():
     """Runs the recipe."""
     args = parse_arguments()
     data, info = runs.load_data(args)
-    folder = runs.start(args.run_dir)
+    folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
     keras.utils.set_random_seed(args.seed)
     x, valid, test = (one_hot(part.x[: preset.images]) for part in data)
@@ -244,7 +245,7 @@ def main():
     )
     base_rates = tf.reduce_mean(x, axis=0).numpy()
     rbm = preset.rbm(x)
-    train(rbm, x, valid, preset, metrics)
+    train(rbm, x, valid, preset, folder, metrics)
     rbm.save(folder / "rbm.keras")
     draw(rbm, test[:20], info.img_shape, folder)
     both_sides.measure(
@@ -262,4 +263,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    runs.run(main)

@@ -91,7 +91,7 @@ def main():
         help="tutorial: as above; smoke: 1,000 images, 2 epochs, 10 steps between rows "
         "(default: %(default)s)",
     )
-    runs.add_arguments(parser, "runs/rbm_{data_set}", resumes=True)
+    runs.add_arguments(parser, "runs/rbm_{data_set}")
     args = parser.parse_args()
     preset = PRESETS[args.preset]
 

@@ -48,14 +48,13 @@ def run(main):
     main()
 
 
-def add_arguments(parser, default_folder, resumes=False):
+def add_arguments(parser, default_folder):
     """Adds the options of a recipe that takes a data set by name.
 
     Args:
         parser: `argparse.ArgumentParser`.
         default_folder: Default of `--run-dir`, relative to the current folder; `{data_set}` in it
             stands for the data set's name, once `load_data` has been called.
-        resumes: As for `add_run_arguments`.
     """
     parser.add_argument(
         "--data-set",
@@ -64,26 +63,24 @@ def add_arguments(parser, default_folder, resumes=False):
         "scikit-learn's of 8x8 pixels (default: mnist, or digits where mnist cannot be had)",
     )
     more_help = "; {data_set} stands for the set's name"
-    add_run_arguments(parser, default_folder, resumes, more_help)
+    add_run_arguments(parser, default_folder, more_help)
 
 
-def add_run_arguments(parser, default_folder, resumes=False, more_help=""):
-    """Adds the options that all recipes have: the run folder and the seed.
+def add_run_arguments(parser, default_folder, more_help=""):
+    """Adds the options that all recipes have: the run folder, the seed, and to start over.
 
     Args:
         parser: `argparse.ArgumentParser`.
         default_folder: Default of `--run-dir`, relative to the current folder.
-        resumes: Whether the recipe goes on with an unfinished run; `--restart` is for those.
         more_help: What the help of `--run-dir` is to say besides.
     """
-    unfinished = "gone on with, by the same command" if resumes else "started over"
     parser.add_argument(
         "--run-dir",
         type=Path,
         default=Path(default_folder),
         metavar="FOLDER",
         help=f"where pictures and metrics.json go{more_help}; a folder that holds a finished run "
-        f"is refused, an unfinished one {unfinished} (default: %(default)s)",
+        "is refused, an unfinished one gone on with, by the same command (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
@@ -92,32 +89,31 @@ def add_run_arguments(parser, default_folder, resumes=False, more_help=""):
         metavar="INTEGER",
         help="what all random numbers come from (default: %(default)s)",
     )
-    if resumes:
-        parser.add_argument(
-            "--restart",
-            action="store_true",
-            help="start an unfinished run over, and lose what it has done",
-        )
+    parser.add_argument(
+        "--restart",
+        action="store_true",
+        help="start an unfinished run over, and lose what it has done",
+    )
 
 
-def start(folder, options=None):
+def start(folder, options):
     """Makes a run folder. Exits with code 2, and nothing touched, where that would lose anything.
 
     A folder in which a run was started and not finished is gone on with if it was started with the
-    same options. With `--restart`, and without options to compare, it is emptied: all that it holds
-    is that run's, since only a new or an empty folder is taken.
+    same options. With `--restart` it is emptied: all that it holds is that run's, since only a new
+    or an empty folder is taken.
 
     Args:
         folder: Path of the run folder.
-        options: What `parse_args` returned to a recipe that can go on with an unfinished run.
+        options: What `parse_args` returned.
 
     Returns:
         The `Path`.
     """
     folder = Path(folder)
-    wanted = {} if options is None else dict(vars(options))
-    restart = options is None or wanted.pop("restart")
-    wanted.pop("run_dir", None)
+    wanted = dict(vars(options))
+    restart = wanted.pop("restart")
+    wanted.pop("run_dir")
     started = {"options": json.loads(_json(wanted)), "tries": 1}
     unfinished = folder / _UNFINISHED
     try:

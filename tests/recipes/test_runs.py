@@ -39,32 +39,21 @@ def refused(capsys, function, *arguments):
 
 @pytest.mark.parametrize("name", ["", "new", "some/new"])
 def test_start_takes_a_new_or_an_empty_folder(name, tmp_path, capsys):
-    folder = runs.start(str(tmp_path / name))
+    folder = runs.start(str(tmp_path / name), parse())
     assert folder == tmp_path / name
     assert folder.is_dir()
     assert capsys.readouterr().out == ""
 
 
 def test_start_refuses_a_finished_run_and_leaves_it_as_it_is(tmp_path, capsys):
-    runs.finish(runs.start(tmp_path), runs.Metrics(cost=[1.5]))
+    runs.finish(runs.start(tmp_path, parse()), runs.Metrics(cost=[1.5]))
     before = contents(tmp_path)
-    assert "holds a finished run" in refused(capsys, runs.start, tmp_path)
+    assert "holds a finished run" in refused(capsys, runs.start, tmp_path, parse())
     assert contents(tmp_path) == before
 
 
-def test_start_starts_an_unfinished_run_over_and_says_so(tmp_path, capsys):
-    (runs.start(tmp_path) / "filters_at_epoch_14.png").write_text("of the broken run")
-    (tmp_path / "saved_model").mkdir()
-    (tmp_path / "saved_model" / "weights").write_text("of the broken run")
-    runs.start(tmp_path)
-    assert b"of the broken run" not in contents(tmp_path).values()
-    said = capsys.readouterr().out
-    assert "unfinished run" in said
-    assert said.count("\n") == 1
-
-
 def test_start_goes_on_with_an_unfinished_run_of_the_same_options(tmp_path, capsys):
-    args = parse("--seed", "3", "--data-set", "digits", resumes=True)
+    args = parse("--seed", "3", "--data-set", "digits")
     kept = runs.start(tmp_path, args) / runs.CHECKPOINTS / "rbm.checkpoint"
     kept.parent.mkdir()
     kept.write_text("hours of work")
@@ -75,9 +64,9 @@ def test_start_goes_on_with_an_unfinished_run_of_the_same_options(tmp_path, caps
 
 
 def test_start_refuses_an_unfinished_run_of_other_options_and_leaves_it_as_it_is(tmp_path, capsys):
-    (runs.start(tmp_path, parse(resumes=True)) / "rbm.checkpoint").write_text("hours of work")
+    (runs.start(tmp_path, parse()) / "rbm.checkpoint").write_text("hours of work")
     before = contents(tmp_path)
-    other = parse("--seed", "4", resumes=True)
+    other = parse("--seed", "4")
     said = refused(capsys, runs.start, tmp_path, other)
     assert "'seed': 0" in said and "'seed': 4" in said and "--restart" in said
     assert contents(tmp_path) == before
@@ -88,8 +77,10 @@ def test_start_refuses_an_unfinished_run_of_other_options_and_leaves_it_as_it_is
 
 
 def test_restart_starts_over_whatever_the_options(tmp_path, capsys):
-    (runs.start(tmp_path, parse(resumes=True)) / "rbm.checkpoint").write_text("hours of work")
-    args = parse("--seed", "4", "--restart", resumes=True)
+    (runs.start(tmp_path, parse()) / "rbm.checkpoint").write_text("hours of work")
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "weights").write_text("of the broken run")
+    args = parse("--seed", "4", "--restart")
     runs.start(tmp_path, args)
     assert "starting it over" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["unfinished"]
@@ -104,28 +95,28 @@ def test_restart_starts_over_whatever_the_options(tmp_path, capsys):
 def test_start_refuses_a_folder_that_another_process_writes(tmp_path, capsys):
     lock = os.open(tmp_path, os.O_RDONLY)  # Another file, which is as good as another process.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    assert "written by another process" in refused(capsys, runs.start, tmp_path)
+    assert "written by another process" in refused(capsys, runs.start, tmp_path, parse())
     os.close(lock)
-    assert runs.start(tmp_path) == tmp_path
+    assert runs.start(tmp_path, parse()) == tmp_path
 
 
 def test_start_refuses_files_of_others_and_leaves_them_as_they_are(tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "holds files that are no run's" in refused(capsys, runs.start, tmp_path)
+    assert "holds files that are no run's" in refused(capsys, runs.start, tmp_path, parse())
     assert list(contents(tmp_path).values()) == [b"years of work"]
 
 
 @pytest.mark.parametrize("name", ["file", "file/folder"])
 def test_start_refuses_what_can_be_no_folder(name, tmp_path, capsys):
     (tmp_path / "file").write_text("a file")
-    assert "cannot be a run folder" in refused(capsys, runs.start, tmp_path / name)
+    assert "cannot be a run folder" in refused(capsys, runs.start, tmp_path / name, parse())
     assert (tmp_path / "file").read_text() == "a file"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
 def test_start_refuses_a_folder_that_cannot_be_written(tmp_path, capsys):
     tmp_path.chmod(0o500)
-    assert "Permission denied" in refused(capsys, runs.start, tmp_path / "new")
+    assert "Permission denied" in refused(capsys, runs.start, tmp_path / "new", parse())
 
 
 # Figures
@@ -141,7 +132,7 @@ def test_what_is_told_is_kept(capsys):
 
 
 def test_finish_writes_the_figures_and_the_machine(tmp_path, capsys):
-    folder = runs.start(tmp_path)
+    folder = runs.start(tmp_path, parse())
     (folder / runs.CHECKPOINTS).mkdir()
     (folder / runs.CHECKPOINTS / "rbm.checkpoint").write_text("of use until here")
     figures = {"cost": [np.float32(-1.5)], "error": np.float64(0.25), "by_layer": {"0": 1}}
@@ -165,7 +156,7 @@ def test_finish_writes_the_figures_and_the_machine(tmp_path, capsys):
     [np.nan, np.inf, [1.0, -np.inf], {"a": [np.nan]}, np.float32("nan"), np.array([0, np.nan])],
 )
 def test_finish_refuses_figures_that_are_not_finite(value, tmp_path):
-    folder = runs.start(tmp_path)
+    folder = runs.start(tmp_path, parse())
     with pytest.raises(ValueError, match="'cost' must be finite"):
         runs.finish(folder, runs.Metrics(cost=value))
     assert not (tmp_path / "metrics.json").exists()
@@ -175,13 +166,13 @@ def test_metrics_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def full(_):
         raise OSError("No space left on device")
 
-    folder = runs.start(tmp_path)
+    folder = runs.start(tmp_path, parse())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         runs.finish(folder, runs.Metrics(cost=1.0))
     assert not (tmp_path / "metrics.json").exists()
     monkeypatch.undo()
-    runs.finish(runs.start(tmp_path), runs.Metrics(cost=1.0))
+    runs.finish(runs.start(tmp_path, parse()), runs.Metrics(cost=1.0))
 
 
 # Options and data
