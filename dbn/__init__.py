@@ -28,6 +28,7 @@ from dbn import (
     noise,
     penalties,
     sampling,
+    shards,
 )
 from dbn.layers import RBMLayer
 from dbn.saving import load_model
@@ -53,4 +54,5 @@ __all__ = [
     "noise",
     "penalties",
     "sampling",
+    "shards",
 ]

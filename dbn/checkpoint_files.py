@@ -10,7 +10,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["START_OVER", "digest", "first_batch_digest", "read", "write"]
+__all__ = ["START_OVER", "digest", "first_batch_digest", "read", "sync", "write"]
 
 _FORMAT = 1
 _HEAD = "dbn checkpoint, format {}, sha256 {}\n"  # The sum is that of what follows, an .npz file.
@@ -76,11 +76,7 @@ def write(path, facts, arrays):
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -89,6 +85,15 @@ def write(path, facts, arrays):
             f"The checkpoint {path} could not be written: {error.strerror}. The one before it, if "
             "any, is whole: the same command goes on from there",
         ) from error
+
+
+def sync(folder):
+    """Waits until the names of the files in a folder are on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def digest(arrays):

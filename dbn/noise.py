@@ -28,6 +28,8 @@ class Stream(enum.IntEnum):
     BINARIZE_TEST = 11
     BINARIZE_GAP = 12
     SWAP = 13
+    BLOCKS = 14
+    POOL = 15
 
 
 def _key(seed, step, stream):

@@ -21,12 +21,12 @@ from dbn import (
     likelihood,
     noise,
     replicas,
+    sources,
 )
 
 __all__ = ["Trainer"]
 
 _GAP_CASES = 5000
-_TEST_BATCH_SIZE = 500
 _BEGINS_ANEW = (
     "A Dataset must begin anew whenever it is iterated over; one of a generator that can be used "
     "only once does not."
@@ -118,10 +118,10 @@ class Trainer(keras.Model):
         number over all tries, and a call whose epochs are all made returns what they gave.
 
         Args:
-            x: Array `(cases, visible)` with values in the range of the visible units, or a batched
-                `tf.data.Dataset` of such arrays or of pairs (x, y), of which y is left alone. A
-                Dataset is read in its own order and never held in memory; its beginning is read
-                more than once.
+            x: Array `(cases, visible)` with values in the range of the visible units; or
+                `dbn.shards.Shards`, or a batched `tf.data.Dataset` of such arrays or of pairs
+                (x, y), of which y is left alone, neither of which is ever held in memory whole. A
+                Dataset is read in its own order, and its beginning more than once.
             y: Must be None: an RBM learns from x alone.
             batch_size: Cases an update, 32 by default; None for a Dataset. A last batch that is
                 shorter counts by its own size.
@@ -130,15 +130,16 @@ class Trainer(keras.Model):
             callbacks: A Keras callback or a list of them. Batch callbacks are called once an
                 execution.
             validation_split: Share of an array x to hold out, from its end.
-            validation_data: Held-out array or Dataset, for the `val_` figures and
+            validation_data: Held-out array, Dataset or shards, for the `val_` figures and
                 `free_energy_gap`.
-            shuffle: Whether to visit the cases of an array in a new random order each epoch.
+            shuffle: Whether to visit the cases of an array in a new random order each epoch; what
+                that means for shards, `dbn.shards.Shards` says. A Dataset has its own order.
             class_weight: Must be None.
             sample_weight: Must be None.
             initial_epoch: As in Keras: the number the first epoch is shown under.
-            steps_per_epoch: Updates an epoch. For an array at most the number of its batches: each
-                epoch makes the first so many of its order. A Dataset goes on from epoch to epoch
-                where it was, and begins anew at its end.
+            steps_per_epoch: Updates an epoch. For an array or shards at most the number of their
+                batches: each epoch makes the first so many of its order. A Dataset goes on from
+                epoch to epoch where it was, and begins anew at its end.
             validation_steps: Batches of validation data to use, if fewer than all.
             validation_batch_size: Cases a validation batch, 500 by default; None for a Dataset.
             validation_freq: As in Keras.
@@ -174,27 +175,25 @@ class Trainer(keras.Model):
         # Read by tf.data, which runs on the CPU.
         with tf.device("CPU"):
             epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
-        train, x, held_out, steps_per_epoch = self._train_batches(
+        source, train, held_out, steps_per_epoch = self._train_batches(
             x, batch_size, validation_split, shuffle, steps_per_epoch, epoch
         )
         if self._strategy is not None:
-            self._check_shares(train, x, batch_size)
-        width = (train.element_spec if x is None else x).shape[1]
+            self._check_shares(train, source.array, batch_size)
         valid = self._validation_batches(
             validation_data if held_out is None else held_out,
             validation_batch_size,
             validation_steps,
             validation_freq,
         )
-        self._prepare(width)
+        self._prepare(source.width)
         progress, guarded, callbacks = None, contextlib.nullcontext(), _as_list(callbacks)
         if checkpoint is not None:
-            look = checkpoints.first_batch_digest if x is None else checkpoints.digest
             settings = {
                 "batch_size": batch_size,
                 "shuffle": shuffle,
                 "initial_epoch": initial_epoch,
-                "x": look(train if x is None else x),
+                "x": source.digest(),
                 "steps_per_epoch": steps_per_epoch or int(train.cardinality()),
             }
             callbacks, left = checkpoints.with_history(callbacks), epochs - initial_epoch
@@ -206,16 +205,12 @@ class Trainer(keras.Model):
         epoch.assign(self.epochs.value.read_value())
         bookkeeping = _Bookkeeping(epoch, steps_per_epoch)
         if self._log_gap:
-            compared = (
-                batches.first_cases(train, _GAP_CASES) if x is None else x[:_GAP_CASES],
-                batches.first_cases(valid, _GAP_CASES),
-            )
+            compared = source.first(_GAP_CASES), batches.first_cases(valid, _GAP_CASES)
             stream = noise.Stream.BINARIZE_GAP
             bookkeeping.compare(*(self.states(v, i, stream) for i, v in enumerate(compared)))
         if self._strategy is not None:
             train = replicas.with_places(train)
-        # Streams have no resident array; an empty one keeps a single signature.
-        self._resident = tf.zeros((0, width)) if x is None else x
+        self._resident = source.array
         try:
             self.make_train_function()
             if progress is not None:
@@ -257,9 +252,9 @@ class Trainer(keras.Model):
         """Computes the metrics on held-out cases, as `fit` does for `validation_data`.
 
         Args:
-            x: Array `(cases, visible)` or Dataset, as in `fit`.
+            x: Array `(cases, visible)`, Dataset or shards, as in `fit`.
             y: Must be None.
-            batch_size: Cases a batch of an array, 500 by default; None for a Dataset.
+            batch_size: Cases a batch, 500 by default; None for a Dataset.
             verbose: As in Keras.
             sample_weight: Must be None.
             steps: Batches to use, if fewer than all.
@@ -481,7 +476,7 @@ class Trainer(keras.Model):
     def _check_shares(self, train, x, batch_size):
         """Checks that the replicas can have equal shares of the batches and of the chains."""
         count = self._strategy.num_replicas_in_sync
-        if x is None:
+        if not len(x):  # Not in memory.
             batch_size, name = len(next(iter(train.take(1)))), "the size of a batch of x"
         else:
             batch_size, name = 32 if batch_size is None else batch_size, "batch_size"
@@ -541,28 +536,15 @@ class Trainer(keras.Model):
         """Makes the batches of `fit`.
 
         Returns:
-            The batches: rows of an array, or cases of a Dataset; the array that the rows are of,
-            or None; the part held out of it, or None; and the steps of an epoch where they are
-            counted rather than given by the batches, or None.
+            The `Source` of the cases; its batches, of rows of an array or of cases; the part held
+            out of it, or None; and the steps of an epoch where they are counted rather than given
+            by the batches, or None.
         """
-        if isinstance(x, tf.data.Dataset):
-            if batch_size is not None or validation_split:
-                raise ValueError(
-                    "`batch_size` and `validation_split` are for arrays; batch the Dataset itself, "
-                    "and give `validation_data`."
-                )
-            train, first = batches.stream(x, self.layer.visible, self._width())
-            checks.warn_of_scale(first, self.layer.visible, "the first batch of x")
-            if steps_per_epoch is None:
-                return batches.take(train, None, "steps_per_epoch"), None, None, None
-            return train.repeat(), None, None, checks.integer(steps_per_epoch, "steps_per_epoch")
-        x, held_out = checks.cases(x, self.layer.visible, "x", self._width()), None
-        checks.warn_of_scale(x, self.layer.visible)
-        if validation_split:
-            x, held_out = _split(x, validation_split)
-        batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
-        train = batches.rows(len(x), batch_size, shuffle, self.seed, epoch)
-        return batches.take(train, steps_per_epoch, "steps_per_epoch"), x, held_out, None
+        source = sources.of(x, self.layer.visible, self._width())
+        checks.warn_of_scale(source.seen, self.layer.visible, source.seen_name)
+        held_out = source.hold_out(validation_split) if validation_split else None
+        train, steps = source.train(batch_size, shuffle, self.seed, epoch, steps_per_epoch)
+        return source, train, held_out, steps
 
     def _validation_batches(self, data, batch_size, steps, freq):
         """Makes the batches that `fit` validates on; None without `validation_data`."""
@@ -579,22 +561,12 @@ class Trainer(keras.Model):
         return None
 
     def _test_batches(self, x, batch_size, size_name, name):
-        visible = self.layer.visible
-        if isinstance(x, tf.data.Dataset):
-            if batch_size is not None:
-                raise ValueError(
-                    f"`{size_name}` is for arrays; {name} is a Dataset: batch it itself."
-                )
-            return batches.stream(x, visible, self._width(), name)[0]
         if isinstance(x, (tuple, list)) and x and np.ndim(x[0]) == 2:
             if any(part is not None for part in x[1:]):
                 raise ValueError(f"`{name}` must be x alone: an RBM has no use for labels.")
             x = x[0]
-        batch_size = checks.integer(
-            _TEST_BATCH_SIZE if batch_size is None else batch_size, size_name
-        )
-        x = checks.cases(x, visible, name, self._width())
-        return batches.slices(x, batch_size)
+        source = sources.of(x, self.layer.visible, self._width(), name)
+        return source.test(batch_size, size_name)
 
 
 class _Bookkeeping(keras.callbacks.Callback):
@@ -658,12 +630,3 @@ def _usable(v, units, share=None):
 
 def _not_usable(units):
     return f"holds no case, or {units.invalid}"
-
-
-def _split(x, share):
-    if not 0 < share < 1:
-        raise ValueError(f"`validation_split` must be between 0 and 1; got {share!r}.")
-    count = int(len(x) * (1 - share))
-    if count in (0, len(x)):
-        raise ValueError(f"`validation_split={share}` of {len(x)} cases leaves an empty part.")
-    return x[:count], x[count:]

@@ -1,0 +1,404 @@
+"""Data larger than memory: NumPy files that `fit`, `evaluate` and `pretrain` read piece by piece.
+
+A shard is an `.npy` file of an array `(cases, width)`. Any will do; `write` makes them of arrays
+that need not be in memory together. Only headers are read by NumPy's own reader, and nothing is
+ever unpickled.
+"""
+
+import contextlib
+import copy
+import hashlib
+import math
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from dbn import batches, checks, noise
+from dbn.checkpoint_files import digest, sync
+
+__all__ = ["ORIGIN", "Shards", "remove", "write", "write_files"]
+
+_NAME = "shard_{:06d}.npy"
+_SHARD = 2**26  # Bytes.
+_PART = ".part"
+ORIGIN = "origin.json"
+_BLOCKS = 256  # In a pool: each is cases that stand together in a file.
+_SAMPLE = 2**24  # Bytes of the data that `Shards.digest` reads.
+_LOOKED_AT = 500  # Cases whose values after `map` it takes the digest of.
+
+
+class Shards:
+    """Cases in NumPy files, of which a part is in memory at a time.
+
+    With `shuffle`, an epoch visits each case once. The files are cut into blocks of consecutive
+    cases, about 256 to a `buffer`. The blocks are taken in a random order, and as many as the
+    buffer holds are shuffled together, case by case. So cases that stand far apart in the files
+    meet in a batch, and sorted files do no harm; but it is no permutation of all cases alike:
+    neighbours tend to be visited in the same part of an epoch. Data that fit the buffer whole are
+    visited in the very order in which `fit` visits an array.
+
+    Args:
+        files: A folder, of which all `.npy` files are taken in the order of their names; or a list
+            of paths of such files. Each holds an array `(cases, width)`, of the same width and
+            dtype, in C order. Booleans, integers and floating-point numbers of up to 64 bits are
+            read as float32.
+        buffer: Bytes of the files that are shuffled together, an integer >= 1. Up to three times as
+            much is held in memory, whatever the size of the data.
+
+    Attributes:
+        files: Paths of the files, a list.
+        width: Width of the cases, after the functions of `map`.
+        dtype: NumPy dtype in the files.
+        buffer: As given.
+
+    Raises:
+        ValueError: If there is no file; or one is damaged, no `.npy` file, empty, of another
+            width or dtype than the first, in Fortran order, or holds anything but numbers.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("uint8")
+    >>> data = dbn.shards.write("runs/bits", x, rows_per_shard=40)
+    >>> len(data), data.width, data.dtype.name, [path.name for path in data.files]
+    (100, 9, 'uint8', ['shard_000000.npy', 'shard_000001.npy', 'shard_000002.npy'])
+    >>> rbm = dbn.RBM(4)
+    >>> rbm.compile(keras.optimizers.SGD(0.1))
+    >>> history = rbm.fit(data, batch_size=10, epochs=2, verbose=0)
+    """
+
+    def __init__(self, files, buffer=2**26):
+        self.files = _files(files)
+        self.buffer = checks.integer(buffer, "buffer")
+        heads = [_head(path) for path in self.files]
+        self.width, self.dtype = heads[0].width, heads[0].dtype
+        for path, head in zip(self.files, heads, strict=True):
+            if (head.width, head.dtype) != (self.width, self.dtype):
+                raise ValueError(
+                    f"All shards must have the same width and dtype; {self.files[0]} has "
+                    f"{self.width} and {self.dtype.name}, {path} {head.width} and "
+                    f"{head.dtype.name}."
+                )
+        self._offsets = [head.offset for head in heads]
+        self._cases = np.array([head.cases for head in heads])
+        self._case_bytes = self.width * self.dtype.itemsize
+        self._functions = ()
+
+    def __len__(self):
+        return int(self._cases.sum())
+
+    def __repr__(self):
+        return f"<Shards: {len(self.files)} files, {len(self)} cases of width {self.width}>"
+
+    def map(self, function):
+        """Returns these shards with a function between the files and those who read them.
+
+        Args:
+            function: TensorFlow function of a batch of float32 cases `(cases, width)`, to cases
+                `(cases, another width)`; the same for the same cases, whatever batch they are in.
+
+        Returns:
+            `Shards`; nothing is computed before they are read.
+
+        Raises:
+            ValueError: If the function gives something else.
+
+        Example:
+
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (100, 9)).astype("uint8")
+        >>> data = dbn.shards.write("runs/pixels", pixels).map(lambda v: v / 255)
+        >>> bool(tf.reduce_all(next(iter(data.batches(100, shuffle=False))) == pixels / 255.0))
+        True
+        """
+        mapped = copy.copy(self)
+        mapped._functions = (*self._functions, function)
+        shape = getattr(mapped.batches(1).element_spec, "shape", tf.TensorShape(None))
+        if shape.rank != 2 or shape[1] is None:
+            raise ValueError(
+                "`function` must give a tensor of shape (cases, width); it gives "
+                f"{mapped.batches(1).element_spec}."
+            )
+        mapped.width = shape[1]
+        return mapped
+
+    def batches(self, batch_size=32, shuffle=True, seed=0, epoch=0):
+        """Makes a Dataset of the batches of one epoch; `fit` calls this itself.
+
+        Args:
+            batch_size: Cases a batch, an integer >= 1; the last one may be shorter.
+            shuffle: Whether the order is drawn from (seed, epoch); otherwise it is that of the
+                files.
+            seed: Integer.
+            epoch: Integer, or a `tf.Variable` that is read whenever an iteration begins.
+
+        Returns:
+            `tf.data.Dataset` of float32 tensors `(cases of the batch, width)`. What cannot be read
+            raises `tf.errors.InvalidArgumentError`.
+
+        Raises:
+            ValueError: If batch_size < 1.
+        """
+        batch_size = checks.integer(batch_size, "batch_size")
+        per_block = max(1, self.buffer // _BLOCKS // self._case_bytes)
+        per_pool = max(1, self.buffer // (per_block * self._case_bytes))
+        ends = np.cumsum(-(-self._cases // per_block))  # Of the blocks of each file.
+        whole = ends[-1] <= per_pool
+        raw = np.dtype("uint8") if self.dtype.kind == "b" else self.dtype
+
+        def read(blocks):
+            files = np.searchsorted(ends, blocks, side="right")
+            starts = per_block * (blocks - np.append(0, ends)[files])
+            counts = np.minimum(per_block, self._cases[files] - starts)
+            pool, at = np.empty((counts.sum(), self._case_bytes // raw.itemsize), raw), 0
+            for file, start, count in zip(files, starts, counts, strict=True):
+                self._read(file, start, pool[at : at + count])
+                at += count
+            return pool
+
+        def one_epoch(_):
+            now = tf.cast(tf.convert_to_tensor(epoch), tf.int64)
+            blocks = tf.range(ends[-1], dtype=tf.int64)
+            if shuffle and not whole:
+                blocks = noise.permutation(ends[-1], seed, now, noise.Stream.BLOCKS)
+
+            def pool(number, blocks):
+                cases = tf.numpy_function(read, [blocks], raw)
+                if not shuffle:
+                    return cases
+                step, stream = (now << 28) + number, noise.Stream.POOL
+                if whole:
+                    step, stream = now, noise.Stream.ORDER
+                return tf.gather(cases, noise.permutation(tf.shape(cases)[0], seed, step, stream))
+
+            pools = tf.data.Dataset.from_tensor_slices(blocks).batch(per_pool).enumerate().map(pool)
+            # While one is used, the next is read.
+            return pools.map(lambda v: tf.ensure_shape(v, (None, width))).prefetch(1)
+
+        def values(v):
+            v = tf.cast(v, tf.float32)
+            for function in self._functions:
+                v = function(v)
+            return v
+
+        width = self._case_bytes // self.dtype.itemsize
+        found = tf.data.Dataset.from_tensors(0).flat_map(one_epoch).rebatch(batch_size).map(values)
+        length = -(-len(self) // batch_size)
+        found = found.apply(tf.data.experimental.assert_cardinality(length))
+        return batches.untuned(found.prefetch(8))
+
+    def first(self, count):
+        """Returns the first `count` cases, or all if there are fewer, as a float32 tensor."""
+        return next(iter(self.batches(count, shuffle=False)))
+
+    def digest(self):
+        """Returns a text that tells these data from others, in a list.
+
+        It has the number of cases, their width and dtype, the order's granularity, and a check sum
+        of the size of each file and of some 16 MiB of cases, evenly spaced, of each file the first
+        and the last. The names of the files do not count.
+        """
+        total = hashlib.sha256(repr(self._cases.tolist()).encode())
+        for file, cases in enumerate(self._cases):
+            share = int(_SAMPLE * cases / (len(self) * self._case_bytes))
+            case = np.empty(self._case_bytes, np.uint8)
+            for row in np.unique(np.linspace(0, cases - 1, max(2, share)).astype(int)):
+                self._read(file, row, case)
+                total.update(case)
+        found = (
+            f"({len(self)}, {self.width}) {self.dtype.name}, buffer {self.buffer}, sum "
+            f"{total.hexdigest()[:16]}"
+        )
+        return [found, *(digest(self.first(_LOOKED_AT)) if self._functions else [])]
+
+    def _read(self, file, start, out):
+        """Reads the cases of a file from the one of number `start` on, into an array of them."""
+        path = self.files[file]
+        try:
+            with open(path, "rb", buffering=0) as opened:
+                opened.seek(self._offsets[file] + int(start) * self._case_bytes)
+                read = opened.readinto(memoryview(out).cast("B"))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read any more: {error.strerror}") from error
+        if read != out.nbytes:
+            raise ValueError(f"{path} has been cut off since it was first looked at.")
+
+
+def write(folder, arrays, rows_per_shard=None):
+    """Writes cases as shards: the files `shard_000000.npy` and so on in a new folder.
+
+    They are written into `{folder}.part`, synced, and appear under their name when all are: a
+    folder of shards is whole.
+
+    Args:
+        folder: Path of the folder; there must be none, or an empty one.
+        arrays: Array `(cases, width)`, or an iterable of such arrays of the same width and dtype,
+            such as a generator or a batched `tf.data.Dataset`, of which one is held at a time.
+        rows_per_shard: Cases a file, an integer >= 1; by default what makes 64 MiB.
+
+    Returns:
+        The `Shards`.
+
+    Raises:
+        ValueError: If the folder holds something, or the arrays are empty, have another rank, or
+            differ in width or dtype.
+        OSError: If they cannot be written.
+    """
+    return Shards(write_files(folder, arrays, rows_per_shard))
+
+
+def write_files(folder, arrays, rows_per_shard=None, origin=None):
+    """Writes as `write` does, and a text `origin.json` beside the shards; returns the folder."""
+    folder = Path(folder)
+    if folder.suffix == _PART:
+        raise ValueError(
+            f"`folder` must not end in {_PART}, what is unfinished does; got {folder}."
+        )
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(
+            f"`folder` must be new or empty: {folder} is there already, and nothing is overwritten."
+        )
+    if rows_per_shard is not None:
+        rows_per_shard = checks.integer(rows_per_shard, "rows_per_shard")
+    if isinstance(arrays, (np.ndarray, tf.Tensor)):
+        arrays = [arrays]
+    part = folder.with_name(folder.name + _PART)
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        remove(part)  # What a write that was killed has left.
+        part.mkdir()
+        number = -1
+        for number, shard in enumerate(_cut(arrays, rows_per_shard)):
+            with _synced(part / _NAME.format(number)) as file:
+                np.lib.format.write_array(file, shard, allow_pickle=False)
+        if number < 0:
+            raise ValueError("`arrays` is empty: there is no case to write.")
+        if origin is not None:
+            with _synced(part / ORIGIN) as file:
+                file.write(origin.encode())
+        sync(part)
+        os.rename(part, folder)
+        sync(folder.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            remove(part)
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno, f"The shards {folder} could not be written: {error.strerror}"
+            ) from error
+        raise
+    return folder
+
+
+def remove(folder):
+    """Removes a folder that `write` or `write_files` has written.
+
+    Raises:
+        OSError: If it holds anything else, which is left.
+    """
+    for path in folder.iterdir():
+        if path.name == ORIGIN or re.fullmatch(r"shard_\d{6,}\.npy", path.name):
+            path.unlink()
+    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _synced(path):
+    """Opens a new file, of which all is on the disk when it is closed."""
+    with open(path, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _cut(arrays, rows):
+    """Cuts arrays, end to end, into pieces of so many cases; the last one may be shorter."""
+    piece, filled = None, 0
+    for array in arrays:
+        array = np.asarray(array)
+        if array.ndim != 2 or not array.shape[1]:
+            raise ValueError(
+                f"`arrays` must be of shape (cases, width); got one of shape {array.shape}."
+            )
+        if piece is None:
+            _refuse_dtype(array.dtype, "`arrays`")
+            rows = rows or max(1, _SHARD // (array.shape[1] * array.dtype.itemsize))
+            piece = np.empty((rows, array.shape[1]), array.dtype)
+        if (array.shape[1], array.dtype) != (piece.shape[1], piece.dtype):
+            raise ValueError(
+                f"`arrays` must have the same width and dtype; got {piece.shape[1]} and "
+                f"{piece.dtype.name}, then {array.shape[1]} and {array.dtype.name}."
+            )
+        while len(array):
+            taken = array[: rows - filled]
+            piece[filled : filled + len(taken)] = taken
+            filled, array = filled + len(taken), array[len(taken) :]
+            if filled == rows:
+                yield piece
+                filled = 0
+    if filled:
+        yield piece[:filled]
+
+
+class _Head(NamedTuple):
+    """What an `.npy` file says of the array in it."""
+
+    offset: int  # Of the first case in the file, in bytes.
+    cases: int
+    width: int
+    dtype: np.dtype
+
+
+def _files(given):
+    """Returns the paths of the files that `Shards` was given."""
+    if isinstance(given, (str, os.PathLike)):
+        folder = Path(given)
+        if not folder.is_dir():
+            raise ValueError(f"`files` must be a folder or a list of files; {folder} is no folder.")
+        found = sorted(folder.glob("*.npy"))
+        if not found:
+            raise ValueError(f"`files`: the folder {folder} holds no .npy file.")
+        return found
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ValueError(f"`files` must be a folder or a list of files; got {given!r}.")
+    return [Path(path) for path in given]
+
+
+def _head(path):
+    """Reads the header of an `.npy` file, and checks that what it announces is there."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        with open(path, "rb") as file:
+            shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+            offset, size = file.tell(), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # A flipped bit may make anything of a header.
+        raise ValueError(f"{path} is damaged, or no .npy file: {error}") from error
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{path} must hold an array (cases, width); it has shape {shape}.")
+    _refuse_dtype(dtype, path)
+    if fortran:
+        raise ValueError(
+            f"{path} is in Fortran order, column by column, so cases cannot be read one by one: "
+            "save `np.ascontiguousarray(x)`."
+        )
+    if size != offset + math.prod(shape) * dtype.itemsize:
+        raise ValueError(
+            f"{path} is cut off, or damaged: it has {size} bytes, and its header announces "
+            f"{offset + math.prod(shape) * dtype.itemsize}."
+        )
+    return _Head(offset, *shape, dtype)
+
+
+def _refuse_dtype(dtype, name):
+    if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
+        raise ValueError(
+            f"{name} must hold numbers of at most 64 bits, in this machine's byte order; got dtype "
+            f"{dtype.str!r}."
+        )
