@@ -120,7 +120,7 @@ def first_batch_digest(dataset):
     found, again = (digest(next(iter(dataset.take(1)))) for _ in range(2))
     if found != again:
         raise ValueError(
-            "A training with a checkpoint needs a Dataset that gives the same batches whenever it "
-            "is iterated over: `shuffle(..., reshuffle_each_iteration=False)`."
+            "A training with a checkpoint or a cache needs a Dataset that gives the same batches "
+            "whenever it is iterated over: `shuffle(..., reshuffle_each_iteration=False)`."
         )
     return found

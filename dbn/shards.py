@@ -27,7 +27,7 @@ _SHARD = 2**26  # Bytes.
 _PART = ".part"
 ORIGIN = "origin.json"
 _BLOCKS = 256  # In a pool: each is cases that stand together in a file.
-_SAMPLE = 2**24  # Bytes of the data that `Shards.digest` reads.
+_PIECES, _PIECE = 1000, 2**14  # What `Shards.digest` reads of the data; the second in bytes.
 _LOOKED_AT = 500  # Cases whose values after `map` it takes the digest of.
 
 
@@ -85,6 +85,11 @@ class Shards:
         self._offsets = [head.offset for head in heads]
         self._cases = np.array([head.cases for head in heads])
         self._case_bytes = self.width * self.dtype.itemsize
+        # Read as bytes, so that one that is neither 0 nor 1 is found out of range.
+        self._read_as = np.dtype("uint8") if self.dtype.kind == "b" else self.dtype
+        self._per_block = max(1, self.buffer // _BLOCKS // self._case_bytes)
+        self._per_pool = max(1, self.buffer // self._case_bytes)
+        self._ends = np.cumsum(-(-self._cases // self._per_block))  # Of the blocks of each file.
         self._functions = ()
 
     def __len__(self):
@@ -142,40 +147,31 @@ class Shards:
             ValueError: If batch_size < 1.
         """
         batch_size = checks.integer(batch_size, "batch_size")
-        per_block = max(1, self.buffer // _BLOCKS // self._case_bytes)
-        per_pool = max(1, self.buffer // (per_block * self._case_bytes))
-        ends = np.cumsum(-(-self._cases // per_block))  # Of the blocks of each file.
-        whole = ends[-1] <= per_pool
-        raw = np.dtype("uint8") if self.dtype.kind == "b" else self.dtype
-
-        def read(blocks):
-            files = np.searchsorted(ends, blocks, side="right")
-            starts = per_block * (blocks - np.append(0, ends)[files])
-            counts = np.minimum(per_block, self._cases[files] - starts)
-            pool, at = np.empty((counts.sum(), self._case_bytes // raw.itemsize), raw), 0
-            for file, start, count in zip(files, starts, counts, strict=True):
-                self._read(file, start, pool[at : at + count])
-                at += count
-            return pool
+        shape = (None, self._case_bytes // self.dtype.itemsize)
+        whole = len(self) <= self._per_pool
 
         def one_epoch(_):
             now = tf.cast(tf.convert_to_tensor(epoch), tf.int64)
-            blocks = tf.range(ends[-1], dtype=tf.int64)
+            blocks = tf.range(self._ends[-1], dtype=tf.int64)
             if shuffle and not whole:
-                blocks = noise.permutation(ends[-1], seed, now, noise.Stream.BLOCKS)
+                blocks = noise.permutation(len(blocks), seed, now, noise.Stream.BLOCKS)
 
             def pool(number, blocks):
-                cases = tf.numpy_function(read, [blocks], raw)
-                if not shuffle:
-                    return cases
-                step, stream = (now << 28) + number, noise.Stream.POOL
-                if whole:
-                    step, stream = now, noise.Stream.ORDER
-                return tf.gather(cases, noise.permutation(tf.shape(cases)[0], seed, step, stream))
+                cases = tf.numpy_function(self._read_blocks, [blocks], self._read_as)
+                if shuffle:
+                    step, stream = now * 2**28 + number, noise.Stream.POOL
+                    if whole:
+                        step, stream = now, noise.Stream.ORDER
+                    order = noise.permutation(tf.shape(cases)[0], seed, step, stream)
+                    cases = tf.gather(cases, order)
+                return tf.ensure_shape(cases, shape)
 
-            pools = tf.data.Dataset.from_tensor_slices(blocks).batch(per_pool).enumerate().map(pool)
-            # While one is used, the next is read.
-            return pools.map(lambda v: tf.ensure_shape(v, (None, width))).prefetch(1)
+            pool_of = blocks  # Each its own: nothing is to be shuffled.
+            if shuffle:
+                pool_of = tf.numpy_function(self._pool_of, [blocks], tf.int64)
+            pools = tf.RaggedTensor.from_value_rowids(blocks, tf.ensure_shape(pool_of, (None,)))
+            pools = tf.data.Dataset.from_tensor_slices(pools).enumerate().map(pool)
+            return pools.prefetch(1)  # While one is used, the next is read.
 
         def values(v):
             v = tf.cast(v, tf.float32)
@@ -183,7 +179,6 @@ class Shards:
                 v = function(v)
             return v
 
-        width = self._case_bytes // self.dtype.itemsize
         found = tf.data.Dataset.from_tensors(0).flat_map(one_epoch).rebatch(batch_size).map(values)
         length = -(-len(self) // batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(length))
@@ -196,22 +191,43 @@ class Shards:
     def digest(self):
         """Returns a text that tells these data from others, in a list.
 
-        It has the number of cases, their width and dtype, the order's granularity, and a check sum
-        of the size of each file and of some 16 MiB of cases, evenly spaced, of each file the first
-        and the last. The names of the files do not count.
+        It has the number of cases, their width and dtype, the buffer, which the order depends on,
+        and a check sum of the size of each file and of some 16 MiB of cases, evenly spaced, of each
+        file the first and the last. The names of the files do not count.
         """
         total = hashlib.sha256(repr(self._cases.tolist()).encode())
+        rows = max(1, _PIECE // self._case_bytes)
         for file, cases in enumerate(self._cases):
-            share = int(_SAMPLE * cases / (len(self) * self._case_bytes))
-            case = np.empty(self._case_bytes, np.uint8)
-            for row in np.unique(np.linspace(0, cases - 1, max(2, share)).astype(int)):
-                self._read(file, row, case)
-                total.update(case)
+            pieces = max(2, int(_PIECES * cases / len(self)))
+            piece = np.empty((min(rows, cases), self._case_bytes), np.uint8)
+            for start in np.unique(np.linspace(0, cases - len(piece), pieces).astype(int)):
+                self._read(file, start, piece)
+                total.update(piece)
         found = (
             f"({len(self)}, {self.width}) {self.dtype.name}, buffer {self.buffer}, sum "
             f"{total.hexdigest()[:16]}"
         )
         return [found, *(digest(self.first(_LOOKED_AT)) if self._functions else [])]
+
+    def _place(self, blocks):
+        """Returns the file of each block, the number of its first case there, and how many."""
+        files = np.searchsorted(self._ends, blocks, side="right")
+        starts = self._per_block * (blocks - np.append(0, self._ends)[files])
+        return files, starts, np.minimum(self._per_block, self._cases[files] - starts)
+
+    def _pool_of(self, blocks):
+        """Returns the number of the pool of each block, if they are read in this order."""
+        return (np.cumsum(self._place(blocks)[2]) - 1) // self._per_pool
+
+    def _read_blocks(self, blocks):
+        """Returns the cases of the blocks of these numbers, in their order, an array."""
+        files, starts, counts = self._place(blocks)
+        values = self._case_bytes // self._read_as.itemsize
+        cases, at = np.empty((counts.sum(), values), self._read_as), 0
+        for file, start, count in zip(files, starts, counts, strict=True):
+            self._read(file, start, cases[at : at + count])
+            at += count
+        return cases
 
     def _read(self, file, start, out):
         """Reads the cases of a file from the one of number `start` on, into an array of them."""
@@ -307,7 +323,7 @@ def remove(folder):
 @contextlib.contextmanager
 def _synced(path):
     """Opens a new file, of which all is on the disk when it is closed."""
-    with open(path, "wb") as file:
+    with path.open("wb") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())

@@ -39,19 +39,21 @@ class Source:
     """Cases, and how they come in batches.
 
     Args:
+        data: The array as a tensor, the Dataset or the shards.
         seen: The cases that were looked at, all or the first, `(cases, width)`.
         seen_name: What to call those, for messages.
         array: The cases, float32 `(cases, width)`, where all are in memory; otherwise None.
 
     Attributes:
+        data: As given.
         seen: As given.
         seen_name: As given.
         width: Width of the cases.
         array: As given, or an empty one of this width.
     """
 
-    def __init__(self, seen, seen_name, array=None):
-        self.seen, self.seen_name = seen, seen_name
+    def __init__(self, data, seen, seen_name, array=None):
+        self.data, self.seen, self.seen_name = data, seen, seen_name
         self.width = seen.shape[1]
         self.array = tf.zeros((0, self.width)) if array is None else array
 
@@ -93,7 +95,7 @@ class Source:
 class _Array(Source):
     def __init__(self, x, units, width, name):
         x = checks.cases(x, units, name, width)
-        super().__init__(x, name, array=x)
+        super().__init__(x, x, name, array=x)
 
     def hold_out(self, share):
         if not 0 < share < 1:
@@ -104,7 +106,7 @@ class _Array(Source):
                 f"`validation_split={share}` of {len(self.array)} cases leaves an empty part."
             )
         held_out = self.array[count:]
-        self.array = self.seen = self.array[:count]
+        self.data = self.array = self.seen = self.array[:count]
         return held_out
 
     def train(self, batch_size, shuffle, seed, epoch, steps):
@@ -125,7 +127,7 @@ class _Array(Source):
 class _Stream(Source):
     def __init__(self, x, units, width, name):
         self._batches, first = batches.stream(x, units, width, name)
-        super().__init__(first, f"the first batch of {name}")
+        super().__init__(x, first, f"the first batch of {name}")
         self._name = name
 
     def train(self, batch_size, shuffle, seed, epoch, steps):
@@ -156,7 +158,7 @@ class _Sharded(Source):
     def __init__(self, x, units, width, name):
         self._shards, seen_name = x, f"the first cases of {name}"
         seen = checks.cases(x.first(_TEST_BATCH_SIZE), units, seen_name, width)
-        super().__init__(seen, seen_name)
+        super().__init__(x, seen, seen_name)
 
     def train(self, batch_size, shuffle, seed, epoch, steps):
         found = self._shards.batches(_size(batch_size, _BATCH_SIZE), shuffle, seed, epoch)

@@ -5,7 +5,8 @@ import warnings
 import keras
 import tensorflow as tf
 
-from dbn import batches, checks
+from dbn import checks, sources
+from dbn.activations import Cache, activations
 from dbn.checkpoints import Checkpoint
 from dbn.layers import RBMLayer
 from dbn.training import RBM
@@ -124,14 +125,17 @@ class DBN(keras.Model):
         shuffle=True,
         verbose="auto",
         checkpoint=None,
+        cache=None,
     ):
         """Trains the RBMs one after the other, each on the mean activations of the one below.
 
-        For arrays, the activations are computed once a layer; for a Dataset, batch by batch as
-        they are needed, so nothing is held in memory.
+        For arrays, the activations are computed once a layer; for a Dataset and for shards, batch
+        by batch as they are needed, so nothing is held in memory. With `cache`, they are computed
+        once a layer and kept on disk, whatever x is, and read from there as shards are.
 
         Args:
-            x: Array `(cases, visible)` or batched `tf.data.Dataset`, as for `RBM.fit`.
+            x: Array `(cases, visible)`, batched `tf.data.Dataset` or `dbn.shards.Shards`, as for
+                `RBM.fit`.
             epochs: Passes over the data; an integer, or a list with one a layer. 0 leaves a layer
                 as it is (one that has been pretrained already).
             batch_size: Cases an update, or a list with one a layer.
@@ -141,20 +145,27 @@ class DBN(keras.Model):
             callbacks: Keras callbacks for every layer's `fit`, or a list of such lists, one a
                 layer.
             metrics: As in `RBM.compile`; a list for all layers.
-            validation_data: Held-out array or Dataset, handed up the stack like `x`.
+            validation_data: Held-out array, Dataset or shards, handed up the stack like `x`.
             shuffle: As in `RBM.fit`.
             verbose: 0 for silence, 1 for a progress bar a layer, 2 for a line an epoch; by default
                 1.
             checkpoint: Path of a folder, or a `dbn.checkpoints.Checkpoint` of one, to keep each
                 layer's training in and to go on from, as in `RBM.fit`: killed at any moment and
                 called again by the same script, this ends with the same bits.
+            cache: Path of a folder to keep activations in, `layer_1` and so on, those of
+                `validation_data` in `validation_1`: as many float32 numbers as there are cases
+                times hidden units. They stay there, and are used again where data and weights are
+                the same; those of others are replaced. One training at a time may use a folder.
+                A Dataset must give the same batches in every iteration; higher up, they are as
+                large as its first, in an order of its own if `shuffle`.
 
         Returns:
             A list with one `History` a layer; None for a layer of 0 epochs.
 
         Raises:
-            ValueError: If a list has another length than there are layers, or as `RBM.fit` does.
-            OSError: As `RBM.fit` does.
+            ValueError: If a list has another length than there are layers, the cache would take the
+                place of something else, or as `RBM.fit` does.
+            OSError: As `RBM.fit` does, and if the cache cannot be written.
         """
         count = len(self.rbms)
         epochs = _per_layer(epochs, count, "epochs")
@@ -164,17 +175,23 @@ class DBN(keras.Model):
         checkpoint = None if checkpoint is None else Checkpoint.of(checkpoint)
         for number in epochs:
             checks.integer(number, "epochs", least=0)
-        if isinstance(x, tf.data.Dataset):
-            width = batches.stream(x, self.rbms[0].layer.visible)[1].shape[1]
-        else:
-            x = checks.cases(x, self.rbms[0].layer.visible)
-            width = x.shape[1]
-        if validation_data is not None and not isinstance(validation_data, tf.data.Dataset):
-            visible = self.rbms[0].layer.visible
-            validation_data = checks.cases(validation_data, visible, "validation_data", width)
+        visible = self.rbms[0].layer.visible
+        data = {"layer": sources.of(x, visible)}
+        if validation_data is not None:
+            width = data["layer"].width
+            data["validation"] = sources.of(validation_data, visible, width, "validation_data")
         if not self.built:
             with self.distribute_strategy.scope():
-                self.build((None, width))
+                self.build((None, data["layer"].width))
+        # Layers from the last that is trained on need no activations of the ones below.
+        last = max((i for i in range(count) if epochs[i]), default=0)
+        if cache is not None:
+            cache = Cache(cache, data, layers=last)
+            if isinstance(x, tf.data.Dataset):
+                # Its batches are as large higher up.
+                size = len(data["layer"].seen)
+                batch_size[1:] = [size if given is None else given for given in batch_size[1:]]
+        data = {name: source.data for name, source in data.items()}
         histories = []
         for i, rbm in enumerate(self.rbms):
             if optimizer[i] is not None or metrics is not None or not rbm.compiled:
@@ -190,11 +207,11 @@ class DBN(keras.Model):
                     warnings.filterwarnings("ignore", ".* is not standardised", RuntimeWarning)
                 histories.append(
                     rbm.fit(
-                        x,
+                        data["layer"],
                         batch_size=batch_size[i],
                         epochs=epochs[i],
                         callbacks=[*callbacks[i], *bar],
-                        validation_data=validation_data,
+                        validation_data=data.get("validation"),
                         shuffle=shuffle,
                         verbose=2 if verbose == 2 else 0,
                         checkpoint=checkpoint and checkpoint.of_layer(i + 1),
@@ -202,9 +219,13 @@ class DBN(keras.Model):
                     if epochs[i]
                     else None
                 )
-            if i + 1 < count:
-                x = _activations(rbm, x)
-                validation_data = _activations(rbm, validation_data)
+            if i < last:
+                for name, below in data.items():
+                    data[name] = (
+                        cache.keep(name, self.rbms[: i + 1], below)
+                        if cache
+                        else activations(rbm, below)
+                    )
         return histories
 
     def classifier(self, num_classes, share=True, name=None):
@@ -342,24 +363,6 @@ def _callbacks_per_layer(callbacks, count):
 def _new_optimizer(optimizer):
     optimizer = keras.optimizers.get(optimizer)
     return type(optimizer).from_config(optimizer.get_config())
-
-
-def _activations(rbm, x):
-    """Returns the mean activations of an array, or of a Dataset batch by batch."""
-    if x is None:
-        return None
-    if isinstance(x, tf.data.Dataset):
-        # Copies: tf.data runs on the CPU and cannot read variables that live on a GPU.
-        with tf.device("CPU"):
-            W, hbias = tf.identity(rbm.layer.W), tf.identity(rbm.layer.hbias)
-
-        def up(v):
-            return rbm.layer.hidden.mean(tf.matmul(tf.cast(v, W.dtype), W) + hbias)
-
-        return batches.stream(x, rbm.layer.visible, rbm.layer.W.shape[0])[0].map(up)
-    # In one piece and in a graph, where every operation writes over what the one before it wrote:
-    # `predict` would hold the activations twice.
-    return tf.function(rbm)(tf.convert_to_tensor(x))
 
 
 def _decoding(layer):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -57,6 +58,14 @@ def stream(parts=5, pairs=False):
     )
 
 
+@functools.cache
+def in_shards():
+    """The cases in files, of which a pool of 8 is shuffled at a time."""
+    folder = Path(tempfile.mkdtemp()) / "shards"
+    dbn.shards.write(folder, X, rows_per_shard=9)
+    return dbn.shards.Shards(folder, buffer=8 * 24)
+
+
 def optimizer():
     rate = keras.optimizers.schedules.PolynomialDecay(0.1, 20, 0.01)
     return keras.optimizers.SGD(rate, momentum=0.5, use_ema=True, ema_momentum=0.9)
@@ -75,6 +84,7 @@ RBMS = {
 }
 DATA = {
     "array": lambda: {"x": X, "batch_size": 5},
+    "shards": lambda: {"x": in_shards(), "batch_size": 5},
     "stream": lambda: {"x": stream()},
     "stream by steps": lambda: {"x": stream(), "steps_per_epoch": 7},
 }
@@ -149,6 +159,7 @@ def path(tmp_path):
     [
         ("array", 1, range(2, 19, 3)),
         ("array", 1000, (9, 16)),
+        ("shards", 1, (7, 17)),
         ("stream", 4, (7, 17)),
         ("stream by steps", 1, (7, 13, 20)),
     ],
@@ -404,18 +415,19 @@ def _stack():
     return stack, [state(rbm) for rbm in stack.rbms]
 
 
-def pretrain(path=None, callbacks=()):
+def pretrain(path=None, callbacks=(), x=X, cache=None):
     """Pretrains a new stack; returns its histories and its state."""
     stack, start = _stack()
     for rbm, values in zip(stack.rbms, start, strict=True):
         put(rbm, values)
     histories = stack.pretrain(
-        X,
+        x,
         epochs=[2, 3],
         batch_size=5,
         verbose=0,
         callbacks=list(callbacks),
         checkpoint=path and Checkpoint(path, every=2),
+        cache=cache,
     )
     return [history.history for history in histories], sum(map(state, stack.rbms), [])
 
@@ -434,6 +446,30 @@ def test_pretraining_killed_in_a_layer_and_between_two(tmp_path):
         assert_same(end, expected)
     assert ends[18] == ["rbm_1.checkpoint"]
     assert ends[19] == ends[44] == ["rbm_1.checkpoint", "rbm_2.checkpoint"]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["on the fly", "cache"])
+def test_pretraining_from_shards_killed_in_a_layer_and_between_two(kept, tmp_path, monkeypatch):
+    def run(name, callbacks=()):
+        folder = tmp_path / name
+        return pretrain(folder, callbacks, in_shards(), folder / "cache" if kept else None)
+
+    histories, expected = run("whole")
+    for at in (15, 19, 44):
+        with pytest.raises(Killed):
+            run(str(at), [Kill(at)])
+        again, end = run(str(at))
+        assert again == histories
+        assert_same(end, expected)
+    if kept:  # And while the activations are written.
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(dbn.shards, "remove", lambda folder: folder.rmdir())  # What SIGKILL does.
+            patch.setattr(os, "rename", Kill(1)._count)
+            run("rename")
+        assert [path.name for path in (tmp_path / "rename/cache").iterdir()] == ["layer_1.part"]
+        again, end = run("rename")
+        assert again == histories
+        assert_same(end, expected)
 
 
 def classifier():

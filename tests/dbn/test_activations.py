@@ -1,0 +1,198 @@
+"""Activations of lower layers, in memory, on the fly and on disk: what a layer learns from."""
+
+import errno
+import functools
+import json
+import os
+import tempfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import dbn
+from dbn import activations
+from dbn.shards import Shards
+
+X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
+VALID = np.random.default_rng(2).random((9, 6), dtype=np.float32)
+KINDS = ["array", "Dataset", "shards"]
+
+
+@functools.cache
+def _made():
+    keras.utils.set_random_seed(5)
+    stack = dbn.DBN([5, 4, 3])
+    stack.build((None, 6))
+    for rbm in stack.rbms:
+        rbm.compile(keras.optimizers.SGD(0.1), jit_compile=False, steps_per_execution=2)
+        rbm.optimizer.build(rbm.trainable_variables)
+    return stack, [np.array(v.value) for v in variables(stack)]
+
+
+def variables(stack):
+    return [v for rbm in stack.rbms for v in [*rbm.variables, *rbm.optimizer.variables]]
+
+
+def ready():
+    """A stack as it was made, compiled once."""
+    stack, start = _made()
+    for variable, value in zip(variables(stack), start, strict=True):
+        variable.assign(value)
+    return stack
+
+
+@pytest.fixture
+def given(tmp_path):
+    """A function from the kind of data to the arguments of `pretrain`."""
+
+    def arguments(kind):
+        if kind == "array":
+            return {"x": X, "validation_data": VALID, "batch_size": 5}
+        if kind == "Dataset":
+            x, valid = (tf.data.Dataset.from_tensor_slices(a).batch(5) for a in (X, VALID))
+            return {"x": x, "validation_data": valid}
+        folder = tempfile.mkdtemp(dir=tmp_path)
+        x, valid = (dbn.shards.write(f"{folder}/{len(a)}", a, 8) for a in (X, VALID))
+        return {"x": x, "validation_data": valid, "batch_size": 5}
+
+    return arguments
+
+
+def pretrain(stack=None, epochs=2, **kwargs):
+    """Returns the weights and the histories of a pretraining."""
+    stack = stack or ready()
+    histories = stack.pretrain(**{"epochs": epochs, "verbose": 0, **kwargs})
+    found = [np.array(w) for rbm in stack.rbms for w in rbm.layer.get_weights()]
+    return found, [history and history.history for history in histories]
+
+
+def assert_close(left, right):
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def read(folder):
+    return np.concatenate([np.load(path) for path in Shards(folder).files])
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-np.asarray(a, "float64")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layer_above_learns_the_same_wherever_activations_are(kind, given, tmp_path):
+    expected, history = pretrain(**given("array"), shuffle=False)
+    for cache in (None, tmp_path / "cache"):
+        found, again = pretrain(**given(kind), shuffle=False, cache=cache)
+        assert_close(found, expected)
+        if kind != "Dataset":  # Whose validation batches are smaller.
+            for layer in range(3):
+                for name, values in history[layer].items():
+                    np.testing.assert_allclose(again[layer][name], values, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["array", "shards"])
+def test_in_the_same_order_too(kind, given, tmp_path):
+    """What fits the buffer is visited as an array is, each layer by its own seed."""
+    expected, _ = pretrain(**given("array"))
+    assert_close(pretrain(**given(kind), cache=tmp_path / "cache")[0], expected)
+    assert_close(pretrain(**given("shards"))[0], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_are_the_means_in_the_order_of_the_data(kind, given, tmp_path):
+    weights, _ = pretrain(**given(kind), cache=tmp_path / "new" / "cache")
+    names = sorted(path.name for path in (tmp_path / "new" / "cache").iterdir())
+    assert names == ["layer_1", "layer_2", "validation_1", "validation_2"]
+    for name, x in (("layer", X), ("validation", VALID)):
+        for number in (1, 2):
+            W, hbias = weights[3 * number - 3], weights[3 * number - 2]
+            x = sigmoid(x @ W.astype("float64") + hbias)
+            kept = read(tmp_path / "new" / "cache" / f"{name}_{number}")
+            assert kept.dtype == np.float32
+            np.testing.assert_allclose(kept, x, atol=1e-6)
+
+
+def test_it_is_used_again_where_data_and_weights_are_the_same(given, tmp_path, monkeypatch):
+    cache, written, real = tmp_path / "cache", [], activations.write_files
+
+    def write(folder, *arguments, **kwargs):
+        written.append(folder.name)
+        return real(folder, *arguments, **kwargs)
+
+    monkeypatch.setattr(activations, "write_files", write)
+    names = ["layer_1", "validation_1", "layer_2", "validation_2"]
+    expected, history = pretrain(**given("array"), cache=cache)
+    assert written == names
+    again, found = pretrain(**given("array"), cache=cache)
+    assert written == names
+    for a, b in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found == history
+    # Other validation data; other weights of layer 2; other weights of layer 1; other data.
+    for arguments, replaced in (
+        ({"validation_data": VALID[:8]}, ["validation_1", "validation_2"]),
+        ({"validation_data": VALID[:8], "epochs": [2, 3, 1]}, ["layer_2", "validation_2"]),
+        ({"validation_data": VALID[:8], "epochs": [1, 3, 1]}, names),
+        ({"x": X[:21]}, names),
+    ):
+        written.clear()
+        pretrain(**{**given("array"), "cache": cache, **arguments})
+        assert written == replaced
+    assert len(read(cache / "layer_2")) == 21
+
+
+def test_layers_below_the_last_that_is_trained_alone_are_kept(given, tmp_path):
+    pretrain(**given("array"), epochs=[1, 1, 0], cache=tmp_path / "cache")
+    kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert kept == ["layer_1", "validation_1"]
+
+
+def test_somebody_elses_folder_is_refused_before_any_training_and_left(given, tmp_path):
+    stack, before = ready(), [np.array(v.value) for v in variables(ready())]
+    for name, make in {
+        "layer_1": lambda path: dbn.shards.write(path, X),
+        "layer_2": lambda path: path.mkdir(),
+        "validation_1": lambda path: path.write_text("a file"),
+        "validation_2": lambda path: path.mkdir() or (path / "origin.json").write_text('{"a": 1}'),
+    }.items():
+        cache = tmp_path / f"cache {name}"
+        cache.mkdir()
+        (cache / "mine.txt").write_text("mine")
+        make(cache / name)
+        with pytest.raises(ValueError, match=f"`cache`: .*{name} is there already, and was not w"):
+            pretrain(stack, **given("array"), cache=cache)
+        assert sorted(path.name for path in cache.iterdir()) == sorted([name, "mine.txt"])
+    for variable, value in zip(variables(stack), before, strict=True):
+        np.testing.assert_array_equal(variable.value, value)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_any_training(given, tmp_path, monkeypatch):
+    stack, before = ready(), [np.array(v.value) for v in variables(ready())]
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OSError, match="file"):
+        pretrain(stack, **given("array"), cache=tmp_path / "file" / "cache")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", read_only)
+    with pytest.raises(OSError, match="Read-only file system"):
+        pretrain(stack, **given("array"), cache=tmp_path / "cache")
+    for variable, value in zip(variables(stack), before, strict=True):
+        np.testing.assert_array_equal(variable.value, value)
+
+
+def test_a_dataset_that_is_another_each_time_is_refused(tmp_path):
+    x = tf.data.Dataset.from_tensor_slices(X).shuffle(22).batch(5)
+    with pytest.raises(ValueError, match="a cache needs a Dataset that gives the same batches"):
+        pretrain(x=x, cache=tmp_path)
+
+
+def test_the_origin_is_a_text_of_digests(given, tmp_path):
+    pretrain(**given("array"), epochs=1, cache=tmp_path)
+    origin = json.loads((tmp_path / "layer_1" / "origin.json").read_text())
+    assert origin["data"] == dbn.sources.of(X, ready().rbms[0].layer.visible).digest()
+    assert set(origin) == {"kind", "data", "weights"} and len(origin["weights"]) == 64
