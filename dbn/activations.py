@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from dbn import batches, sources
-from dbn.shards import ORIGIN, Shards, remove, write_files
+from dbn import batches, shard_files, sources
+from dbn.shards import Shards
 
 __all__ = ["Cache", "activations"]
 
@@ -100,11 +100,11 @@ class Cache:
         if path.exists():
             if self._origin(path) == origin:
                 return Shards(path)
-            remove(path)
+            shard_files.remove(path)
         source = sources.of(x, rbms[-1].layer.visible, rbms[-1].layer.W.shape[0])
         means = activations(rbms[-1], source.test(None, "batch_size"))
         means = batches.take(means, None, "steps_per_epoch")
-        return Shards(write_files(path, means, origin=json.dumps(origin)))
+        return Shards(shard_files.write(path, means, origin=json.dumps(origin)))
 
     def _path(self, name, number):
         return self._folder / f"{name}_{number}"
@@ -113,7 +113,7 @@ class Cache:
     def _origin(path):
         """Returns what a folder tells of its origin, a dict."""
         try:
-            found = json.loads((path / ORIGIN).read_text())
+            found = json.loads((path / shard_files.ORIGIN).read_text())
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

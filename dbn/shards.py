@@ -5,27 +5,19 @@ that need not be in memory together. Only headers are read by NumPy's own reader
 ever unpickled.
 """
 
-import contextlib
 import copy
 import hashlib
-import math
 import os
-import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checks, noise
-from dbn.checkpoint_files import digest, sync
+from dbn import batches, checks, noise, shard_files
+from dbn.checkpoint_files import digest
 
-__all__ = ["ORIGIN", "Shards", "remove", "write", "write_files"]
+__all__ = ["Shards", "write"]
 
-_NAME = "shard_{:06d}.npy"
-_SHARD = 2**26  # Bytes.
-_PART = ".part"
-ORIGIN = "origin.json"
 _BLOCKS = 256  # In a pool: each is cases that stand together in a file.
 _PIECES, _PIECE = 1000, 2**14  # What `Shards.digest` reads of the data; the second in bytes.
 _LOOKED_AT = 500  # Cases whose values after `map` it takes the digest of.
@@ -73,7 +65,7 @@ class Shards:
     def __init__(self, files, buffer=2**26):
         self.files = _files(files)
         self.buffer = checks.integer(buffer, "buffer")
-        heads = [_head(path) for path in self.files]
+        heads = [shard_files.head(path) for path in self.files]
         self.width, self.dtype = heads[0].width, heads[0].dtype
         for path, head in zip(self.files, heads, strict=True):
             if (head.width, head.dtype) != (self.width, self.dtype):
@@ -262,109 +254,7 @@ def write(folder, arrays, rows_per_shard=None):
             differ in width or dtype.
         OSError: If they cannot be written.
     """
-    return Shards(write_files(folder, arrays, rows_per_shard))
-
-
-def write_files(folder, arrays, rows_per_shard=None, origin=None):
-    """Writes as `write` does, and a text `origin.json` beside the shards; returns the folder."""
-    folder = Path(folder)
-    if folder.suffix == _PART:
-        raise ValueError(
-            f"`folder` must not end in {_PART}, what is unfinished does; got {folder}."
-        )
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(
-            f"`folder` must be new or empty: {folder} is there already, and nothing is overwritten."
-        )
-    if rows_per_shard is not None:
-        rows_per_shard = checks.integer(rows_per_shard, "rows_per_shard")
-    if isinstance(arrays, (np.ndarray, tf.Tensor)):
-        arrays = [arrays]
-    part = folder.with_name(folder.name + _PART)
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        remove(part)  # What a write that was killed has left.
-        part.mkdir()
-        number = -1
-        for number, shard in enumerate(_cut(arrays, rows_per_shard)):
-            with _synced(part / _NAME.format(number)) as file:
-                np.lib.format.write_array(file, shard, allow_pickle=False)
-        if number < 0:
-            raise ValueError("`arrays` is empty: there is no case to write.")
-        if origin is not None:
-            with _synced(part / ORIGIN) as file:
-                file.write(origin.encode())
-        sync(part)
-        os.rename(part, folder)
-        sync(folder.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            remove(part)
-        if isinstance(error, OSError):
-            raise OSError(
-                error.errno, f"The shards {folder} could not be written: {error.strerror}"
-            ) from error
-        raise
-    return folder
-
-
-def remove(folder):
-    """Removes a folder that `write` or `write_files` has written.
-
-    Raises:
-        OSError: If it holds anything else, which is left.
-    """
-    for path in folder.iterdir():
-        if path.name == ORIGIN or re.fullmatch(r"shard_\d{6,}\.npy", path.name):
-            path.unlink()
-    folder.rmdir()
-
-
-@contextlib.contextmanager
-def _synced(path):
-    """Opens a new file, of which all is on the disk when it is closed."""
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _cut(arrays, rows):
-    """Cuts arrays, end to end, into pieces of so many cases; the last one may be shorter."""
-    piece, filled = None, 0
-    for array in arrays:
-        array = np.asarray(array)
-        if array.ndim != 2 or not array.shape[1]:
-            raise ValueError(
-                f"`arrays` must be of shape (cases, width); got one of shape {array.shape}."
-            )
-        if piece is None:
-            _refuse_dtype(array.dtype, "`arrays`")
-            rows = rows or max(1, _SHARD // (array.shape[1] * array.dtype.itemsize))
-            piece = np.empty((rows, array.shape[1]), array.dtype)
-        if (array.shape[1], array.dtype) != (piece.shape[1], piece.dtype):
-            raise ValueError(
-                f"`arrays` must have the same width and dtype; got {piece.shape[1]} and "
-                f"{piece.dtype.name}, then {array.shape[1]} and {array.dtype.name}."
-            )
-        while len(array):
-            taken = array[: rows - filled]
-            piece[filled : filled + len(taken)] = taken
-            filled, array = filled + len(taken), array[len(taken) :]
-            if filled == rows:
-                yield piece
-                filled = 0
-    if filled:
-        yield piece[:filled]
-
-
-class _Head(NamedTuple):
-    """What an `.npy` file says of the array in it."""
-
-    offset: int  # Of the first case in the file, in bytes.
-    cases: int
-    width: int
-    dtype: np.dtype
+    return Shards(shard_files.write(folder, arrays, rows_per_shard))
 
 
 def _files(given):
@@ -380,41 +270,3 @@ def _files(given):
     if not isinstance(given, (list, tuple)) or not given:
         raise ValueError(f"`files` must be a folder or a list of files; got {given!r}.")
     return [Path(path) for path in given]
-
-
-def _head(path):
-    """Reads the header of an `.npy` file, and checks that what it announces is there."""
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    try:
-        with open(path, "rb") as file:
-            shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-            offset, size = file.tell(), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except Exception as error:  # A flipped bit may make anything of a header.
-        raise ValueError(f"{path} is damaged, or no .npy file: {error}") from error
-    if len(shape) != 2 or 0 in shape:
-        raise ValueError(f"{path} must hold an array (cases, width); it has shape {shape}.")
-    _refuse_dtype(dtype, path)
-    if fortran:
-        raise ValueError(
-            f"{path} is in Fortran order, column by column, so cases cannot be read one by one: "
-            "save `np.ascontiguousarray(x)`."
-        )
-    if size != offset + math.prod(shape) * dtype.itemsize:
-        raise ValueError(
-            f"{path} is cut off, or damaged: it has {size} bytes, and its header announces "
-            f"{offset + math.prod(shape) * dtype.itemsize}."
-        )
-    return _Head(offset, *shape, dtype)
-
-
-def _refuse_dtype(dtype, name):
-    if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
-        raise ValueError(
-            f"{name} must hold numbers of at most 64 bits, in this machine's byte order; got dtype "
-            f"{dtype.str!r}."
-        )

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import dbn
-from dbn import activations
+from dbn import shard_files
 from dbn.shards import Shards
 
 X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
@@ -116,13 +116,13 @@ def test_what_is_kept_are_the_means_in_the_order_of_the_data(kind, given, tmp_pa
 
 
 def test_it_is_used_again_where_data_and_weights_are_the_same(given, tmp_path, monkeypatch):
-    cache, written, real = tmp_path / "cache", [], activations.write_files
+    cache, written, real = tmp_path / "cache", [], shard_files.write
 
     def write(folder, *arguments, **kwargs):
         written.append(folder.name)
         return real(folder, *arguments, **kwargs)
 
-    monkeypatch.setattr(activations, "write_files", write)
+    monkeypatch.setattr(shard_files, "write", write)
     names = ["layer_1", "validation_1", "layer_2", "validation_2"]
     expected, history = pretrain(**given("array"), cache=cache)
     assert written == names

@@ -463,7 +463,9 @@ def test_pretraining_from_shards_killed_in_a_layer_and_between_two(kept, tmp_pat
         assert_same(end, expected)
     if kept:  # And while the activations are written.
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(dbn.shards, "remove", lambda folder: folder.rmdir())  # What SIGKILL does.
+            patch.setattr(
+                dbn.shard_files, "remove", lambda folder: folder.rmdir()
+            )  # What SIGKILL does.
             patch.setattr(os, "rename", Kill(1)._count)
             run("rename")
         assert [path.name for path in (tmp_path / "rename/cache").iterdir()] == ["layer_1.part"]

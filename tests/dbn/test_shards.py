@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import dbn
-from dbn import noise, shards
+from dbn import noise, shard_files, shards
 from dbn.noise import Stream
 from dbn.shards import Shards
 
@@ -89,7 +89,7 @@ def test_shards_are_plain_files_of_so_many_cases(dtype, given, tmp_path):
 
 
 def test_a_shard_is_64_mib_by_default(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "_SHARD", 200)
+    monkeypatch.setattr(shard_files, "_SHARD", 200)
     data = shards.write(tmp_path / "data", X)
     assert [len(np.load(path)) for path in data.files] == [8, 8, 6]  # 24 bytes a case.
 
