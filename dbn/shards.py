@@ -177,8 +177,15 @@ class Shards:
         return batches.untuned(found.prefetch(8))
 
     def first(self, count):
-        """Returns the first `count` cases, or all if there are fewer, as a float32 tensor."""
-        return next(iter(self.batches(count, shuffle=False)))
+        """Returns the first `count` cases, or all if there are fewer, as a float32 tensor.
+
+        Raises:
+            ValueError: If count < 1, or a file has been lost since it was looked at.
+        """
+        try:
+            return next(iter(self.batches(count, shuffle=False)))
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(error.message.partition("\n")[0]) from error
 
     def digest(self):
         """Returns a text that tells these data from others, in a list.

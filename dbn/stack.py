@@ -156,8 +156,8 @@ class DBN(keras.Model):
                 `validation_data` in `validation_1`: as many float32 numbers as there are cases
                 times hidden units. They stay there, and are used again where data and weights are
                 the same; those of others are replaced. One training at a time may use a folder.
-                A Dataset must give the same batches in every iteration; higher up, they are as
-                large as its first, in an order of its own if `shuffle`.
+                A Dataset must give the same batches in every iteration; the layers above make
+                theirs as large as its first one, in an order of their own if `shuffle`.
 
         Returns:
             A list with one `History` a layer; None for a layer of 0 epochs.
