@@ -1,10 +1,22 @@
 """Arrays and Datasets to the batches that `RBM.fit` reads."""
 
+import re
+
 import tensorflow as tf
 
 from dbn import checks, noise
 
-__all__ = ["first_cases", "gathered", "numbered", "rows", "slices", "stream", "take", "untuned"]
+__all__ = [
+    "first_cases",
+    "gathered",
+    "numbered",
+    "reason",
+    "rows",
+    "slices",
+    "stream",
+    "take",
+    "untuned",
+]
 
 
 def rows(count, batch_size, shuffle, seed, epoch):
@@ -153,3 +165,17 @@ def first_cases(batches, count):
         if found == count:
             break
     return tf.concat(taken, axis=0)
+
+
+def reason(error):
+    """Returns why a batch could not be read, without TensorFlow's account of where.
+
+    Args:
+        error: `tf.errors.OpError` of an iteration.
+
+    Returns:
+        What was raised in a Python function that the Dataset called, if anything; otherwise the
+        whole message.
+    """
+    found = re.search(r"\b[A-Z]\w*(?:Error|Exception): (.+)", error.message)
+    return found[1] if found else error.message

@@ -38,7 +38,7 @@ class Shards:
             of paths of such files. Each holds an array `(cases, width)`, of the same width and
             dtype, in C order. Booleans, integers and floating-point numbers of up to 64 bits are
             read as float32.
-        buffer: Bytes of the files that are shuffled together, an integer >= 1. Up to three times as
+        buffer: Bytes of the files that are shuffled together, an integer >= 1. Up to four times as
             much is held in memory, whatever the size of the data.
 
     Attributes:
@@ -149,13 +149,13 @@ class Shards:
                 blocks = noise.permutation(len(blocks), seed, now, noise.Stream.BLOCKS)
 
             def pool(number, blocks):
-                cases = tf.numpy_function(self._read_blocks, [blocks], self._read_as)
-                if shuffle:
+                count = tf.ensure_shape(tf.numpy_function(self._count, [blocks], tf.int64), ())
+                if whole:
+                    step, stream = now, noise.Stream.ORDER
+                else:
                     step, stream = now * 2**28 + number, noise.Stream.POOL
-                    if whole:
-                        step, stream = now, noise.Stream.ORDER
-                    order = noise.permutation(tf.shape(cases)[0], seed, step, stream)
-                    cases = tf.gather(cases, order)
+                order = noise.permutation(count, seed, step, stream) if shuffle else tf.range(count)
+                cases = tf.numpy_function(self._read_blocks, [blocks, order], self._read_as)
                 return tf.ensure_shape(cases, shape)
 
             pool_of = blocks  # Each its own: nothing is to be shuffled.
@@ -185,7 +185,7 @@ class Shards:
         try:
             return next(iter(self.batches(count, shuffle=False)))
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(error.message.partition("\n")[0]) from error
+            raise ValueError(batches.reason(error)) from error
 
     def digest(self):
         """Returns a text that tells these data from others, in a list.
@@ -218,13 +218,23 @@ class Shards:
         """Returns the number of the pool of each block, if they are read in this order."""
         return (np.cumsum(self._place(blocks)[2]) - 1) // self._per_pool
 
-    def _read_blocks(self, blocks):
-        """Returns the cases of the blocks of these numbers, in their order, an array."""
-        files, starts, counts = self._place(blocks)
-        values = self._case_bytes // self._read_as.itemsize
-        cases, at = np.empty((counts.sum(), values), self._read_as), 0
-        for file, start, count in zip(files, starts, counts, strict=True):
-            self._read(file, start, cases[at : at + count])
+    def _count(self, blocks):
+        """Returns how many cases there are in blocks."""
+        return self._place(blocks)[2].sum()
+
+    def _read_blocks(self, blocks, order):
+        """Returns the cases of the blocks of these numbers, put into an order, an array."""
+        width, size = self._case_bytes // self._read_as.itemsize, len(order) * self._case_bytes
+        # TensorFlow takes an array that begins at a multiple of 64 as it is, and copies others.
+        memory = np.empty(size + 64, np.uint8)
+        start = -memory.ctypes.data % 64
+        cases = memory[start : start + size].view(self._read_as).reshape(len(order), width)
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        block, at = np.empty((self._per_block, width), self._read_as), 0
+        for file, start, count in zip(*self._place(blocks), strict=True):
+            self._read(file, start, block[:count])
+            cases[places[at : at + count]] = block[:count]
             at += count
         return cases
 

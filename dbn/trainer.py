@@ -365,8 +365,8 @@ class Trainer(keras.Model):
                     first = int(self.updates.numpy())
                     raise ValueError(
                         f"A batch of x, for one of the updates {first} to {first + steps - 1}, "
-                        f"could not be read: {error.message} The state before update {first} has "
-                        "been restored."
+                        f"could not be read: {batches.reason(error)} The state before update "
+                        f"{first} has been restored."
                     ) from error
                 raise
             if not (done or made):

@@ -154,3 +154,18 @@ def test_first_cases(count):
 
 def test_first_cases_reads_no_further_than_it_must():
     np.testing.assert_array_equal(batches.first_cases(dataset().repeat(), 10), np.r_[X, X[:3]])
+
+
+def test_reason_is_what_a_function_of_the_users_raised():
+    def generate():
+        yield X
+        raise KeyError("no such day")
+
+    data = tf.data.Dataset.from_generator(generate, output_signature=tf.TensorSpec((7, 3)))
+    with pytest.raises(tf.errors.OpError) as caught:
+        list(data)
+    assert batches.reason(caught.value) == "'no such day'"
+    data = tf.data.Dataset.from_generator(lambda: [X], output_signature=tf.TensorSpec(None))
+    with pytest.raises(tf.errors.OpError) as caught:
+        list(data.map(lambda v: tf.ensure_shape(v, (None, 2))))
+    assert batches.reason(caught.value) == caught.value.message
