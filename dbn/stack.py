@@ -1,11 +1,11 @@
-"""DBN: a stack of RBMs, its greedy pretraining, and the plain Keras models made from it."""
+"""DBN: a stack of RBMs and its greedy pretraining."""
 
 import warnings
 
 import keras
 import tensorflow as tf
 
-from dbn import checks, sources
+from dbn import checks, networks, sources
 from dbn.activations import Cache, activations
 from dbn.checkpoints import Checkpoint
 from dbn.layers import RBMLayer
@@ -228,81 +228,9 @@ class DBN(keras.Model):
                     )
         return histories
 
-    def classifier(self, num_classes, share=True, name=None):
-        """Makes the network of the stack's Dense layers with a softmax layer on top.
-
-        A plain Keras model without any class of this package: it loads from `.keras` and SavedModel
-        files where the package is not installed. The softmax layer starts at zero, as in the
-        tutorial.
-
-        Args:
-            num_classes: Number of classes, an integer >= 2.
-            share: True to train the stack's own variables; False to start from copies of them.
-            name: Name of the model.
-
-        Returns:
-            A `keras.Sequential`, `(cases, visible)` to `(cases, num_classes)` probabilities.
-
-        Raises:
-            ValueError: If the stack is not built, or num_classes < 2.
-        """
-        checks.integer(num_classes, "num_classes", least=2)
-        body = self._encoding(share)
-        head = keras.layers.Dense(
-            num_classes, activation="softmax", kernel_initializer="zeros", name="softmax"
-        )
-        width = self.rbms[0].layer.W.shape[0]
-        model = keras.Sequential([keras.Input((width,)), *body, head], name=name)
-        return model
-
-    def autoencoder(self, share=True, name=None):
-        """Unrolls the stack into a deep autoencoder (Hinton & Salakhutdinov 2006).
-
-        The encoder is the stack's Dense layers, the decoder Dense layers that start from the
-        transposed weights and the visible biases, as copies: what `fit` makes of them, the stack
-        does not see. Plain Keras models, as `classifier` gives. With Gaussian hidden units in the
-        top RBM the code is linear.
-
-        Args:
-            share: True to train the stack's own variables in the encoder; False to start from
-                copies of them.
-            name: Name of the model.
-
-        Returns:
-            A `keras.Sequential`, `(cases, visible)` to their reconstructions of the same shape, of
-            two `keras.Sequential`: `model.get_layer("encoder")`, to codes `(cases, units of the top
-            layer)`, and `model.get_layer("decoder")`, back from codes.
-
-        Raises:
-            ValueError: If the stack is not built, or a visible type is none whose mean a Dense
-                layer can give (several categorical groups, binomial units).
-
-        Example:
-
-        >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
-        >>> stack = dbn.DBN([8, dbn.RBMLayer(2, hidden="gaussian")])
-        >>> histories = stack.pretrain(x, batch_size=10, verbose=0)
-        >>> model = stack.autoencoder()
-        >>> model.compile("adam", "binary_crossentropy")
-        >>> history = model.fit(x, x, verbose=0)
-        >>> codes = model.get_layer("encoder")(x)
-        """
-        body = self._encoding(share)
-        width, code = self.rbms[0].layer.W.shape[0], self.rbms[-1].layer.units
-        decoding = [_decoding(rbm.layer) for rbm in reversed(self.rbms)]
-        encoder = keras.Sequential([keras.Input((width,)), *body], name="encoder")
-        decoder = keras.Sequential([keras.Input((code,)), *decoding], name="decoder")
-        return keras.Sequential([keras.Input((width,)), encoder, decoder], name=name)
-
-    def _encoding(self, share):
-        """Returns the stack's Dense layers, or copies of them."""
-        if not self.built:
-            raise ValueError(
-                "The stack is not built, so its input width is unknown: `pretrain` it, or call "
-                "`stack.build((None, visible))`."
-            )
-        body = [rbm.layer.dense for rbm in self.rbms]
-        return body if share else [_copy(dense) for dense in body]
+    # The networks made from it, functions of a stack.
+    classifier = networks.classifier
+    autoencoder = networks.autoencoder
 
 
 class _LayerBar(keras.callbacks.Callback):
@@ -363,27 +291,3 @@ def _callbacks_per_layer(callbacks, count):
 def _new_optimizer(optimizer):
     optimizer = keras.optimizers.get(optimizer)
     return type(optimizer).from_config(optimizer.get_config())
-
-
-def _decoding(layer):
-    """Returns a new Dense layer that gives the means of the visible units of an RBMLayer."""
-    units = layer.visible
-    kernel, bias = tf.transpose(layer.W), tf.convert_to_tensor(layer.vbias)
-    if units.activation == "linear":
-        # Its mean is linear, so what scales it (a learnt variance) can be in the weights.
-        kernel, bias = units.mean(kernel), units.mean(bias)
-    elif units.refusal("hidden"):
-        raise ValueError(
-            f"A decoder cannot end in {units.name!r} units of these: {units.refusal('hidden')}."
-        )
-    dense = keras.layers.Dense(kernel.shape[1], units.activation, dtype=layer.dense.dtype_policy)
-    dense.build((None, kernel.shape[0]))
-    dense.set_weights([kernel.numpy(), bias.numpy()])
-    return dense
-
-
-def _copy(dense):
-    copy = type(dense).from_config(dense.get_config())
-    copy.build(dense.kernel.shape[:1])
-    copy.set_weights(dense.get_weights())
-    return copy

@@ -1,0 +1,117 @@
+"""Networks made from a stack: plain Keras models on its Dense layers.
+
+Each function takes the stack first, and is a method of `DBN`: `stack.classifier(10)`. What it
+returns holds no class of this package, so it loads from `.keras` and SavedModel files where the
+package is not installed.
+"""
+
+import keras
+import tensorflow as tf
+
+from dbn import checks
+
+__all__ = ["autoencoder", "classifier"]
+
+
+def classifier(stack, num_classes, share=True, name=None):
+    """Makes the network of the stack's Dense layers with a softmax layer on top.
+
+    A plain Keras model without any class of this package: it loads from `.keras` and SavedModel
+    files where the package is not installed. The softmax layer starts at zero, as in the
+    tutorial.
+
+    Args:
+        stack: A built `DBN`.
+        num_classes: Number of classes, an integer >= 2.
+        share: True to train the stack's own variables; False to start from copies of them.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Sequential`, `(cases, visible)` to `(cases, num_classes)` probabilities.
+
+    Raises:
+        ValueError: If the stack is not built, or num_classes < 2.
+    """
+    checks.integer(num_classes, "num_classes", least=2)
+    body = _encoding(stack, share)
+    head = keras.layers.Dense(
+        num_classes, activation="softmax", kernel_initializer="zeros", name="softmax"
+    )
+    width = stack.rbms[0].layer.W.shape[0]
+    return keras.Sequential([keras.Input((width,)), *body, head], name=name)
+
+
+def autoencoder(stack, share=True, name=None):
+    """Unrolls the stack into a deep autoencoder (Hinton & Salakhutdinov 2006).
+
+    The encoder is the stack's Dense layers, the decoder Dense layers that start from the
+    transposed weights and the visible biases, as copies: what `fit` makes of them, the stack
+    does not see. Plain Keras models, as `classifier` gives. With Gaussian hidden units in the
+    top RBM the code is linear.
+
+    Args:
+        stack: A built `DBN`.
+        share: True to train the stack's own variables in the encoder; False to start from
+            copies of them.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Sequential`, `(cases, visible)` to their reconstructions of the same shape, of
+        two `keras.Sequential`: `model.get_layer("encoder")`, to codes `(cases, units of the top
+        layer)`, and `model.get_layer("decoder")`, back from codes.
+
+    Raises:
+        ValueError: If the stack is not built, or a visible type is none whose mean a Dense
+            layer can give (several categorical groups, binomial units).
+
+    Example:
+
+    >>> x = np.random.default_rng(0).integers(0, 2, (100, 9)).astype("float32")
+    >>> stack = dbn.DBN([8, dbn.RBMLayer(2, hidden="gaussian")])
+    >>> histories = stack.pretrain(x, batch_size=10, verbose=0)
+    >>> model = stack.autoencoder()
+    >>> model.compile("adam", "binary_crossentropy")
+    >>> history = model.fit(x, x, verbose=0)
+    >>> codes = model.get_layer("encoder")(x)
+    """
+    body = _encoding(stack, share)
+    width, code = stack.rbms[0].layer.W.shape[0], stack.rbms[-1].layer.units
+    decoding = [_decoding(rbm.layer) for rbm in reversed(stack.rbms)]
+    encoder = keras.Sequential([keras.Input((width,)), *body], name="encoder")
+    decoder = keras.Sequential([keras.Input((code,)), *decoding], name="decoder")
+    return keras.Sequential([keras.Input((width,)), encoder, decoder], name=name)
+
+
+def _encoding(stack, share):
+    """Returns the stack's Dense layers, or copies of them."""
+    if not stack.built:
+        raise ValueError(
+            "The stack is not built, so its input width is unknown: `pretrain` it, or call "
+            "`stack.build((None, visible))`."
+        )
+    body = [rbm.layer.dense for rbm in stack.rbms]
+    return body if share else [_copy(dense) for dense in body]
+
+
+def _decoding(layer):
+    """Returns a new Dense layer that gives the means of the visible units of an RBMLayer."""
+    units = layer.visible
+    kernel, bias = tf.transpose(layer.W), tf.convert_to_tensor(layer.vbias)
+    if units.activation == "linear":
+        # Its mean is linear, so what scales it (a learnt variance) can be in the weights.
+        kernel, bias = units.mean(kernel), units.mean(bias)
+    elif units.refusal("hidden"):
+        raise ValueError(
+            f"A decoder cannot end in {units.name!r} units of these: {units.refusal('hidden')}."
+        )
+    dense = keras.layers.Dense(kernel.shape[1], units.activation, dtype=layer.dense.dtype_policy)
+    dense.build((None, kernel.shape[0]))
+    dense.set_weights([kernel.numpy(), bias.numpy()])
+    return dense
+
+
+def _copy(dense):
+    copy = type(dense).from_config(dense.get_config())
+    copy.build(dense.kernel.shape[:1])
+    copy.set_weights(dense.get_weights())
+    return copy
