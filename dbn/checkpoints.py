@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dbn import batches, checks, distribution, replicas
+from dbn import batches, checks, distribution, fine_tuning, replicas
 from dbn.checkpoint_files import START_OVER, digest, first_batch_digest, read, write
 from dbn.plain import difference, from_plain, memory, plain, settings_of
 
@@ -115,9 +115,10 @@ def fit(
         for those.
 
     Raises:
-        ValueError: If the model is not built or compiled, an argument has no place here, the
-            replicas of a distribution strategy cannot have equal shares, or the checkpoint is
-            damaged or of another training: another model, other settings or data.
+        ValueError: If the model is not built or compiled, an argument has no place here, the arrays
+            y or of `validation_data` are no labels for the softmax layer at the end of a
+            `keras.Sequential`, the replicas of a distribution strategy cannot have equal shares, or
+            the checkpoint is damaged or of another training: another model, other settings or data.
         OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
 
     Example:
@@ -147,6 +148,11 @@ def fit(
         data, settings["x"] = x, first_batch_digest(x)
     else:
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
+        num_classes = fine_tuning.classes(model)
+        if num_classes is not None and y is not None:
+            checks.labels(y, num_classes, fewest=num_classes)
+            if isinstance(kwargs.get("validation_data"), (tuple, list)):
+                checks.labels(kwargs["validation_data"][1], num_classes, "validation_data")
         arrays = tf.nest.map_structure(_as_tensor, x if y is None else (x, y))
         lengths = {len(array) for array in tf.nest.flatten(arrays)}
         if len(lengths) != 1:

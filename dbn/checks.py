@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dbn.layers import Gaussian, RBMLayer
 
-__all__ = ["built_layer", "cases", "density", "integer", "states", "warn_of_scale"]
+__all__ = ["built_layer", "cases", "density", "integer", "labels", "states", "warn_of_scale"]
 
 _FEWEST_FOR_MOMENTS = 50
 
@@ -84,6 +84,45 @@ def states(x, units, name="x", width=None):
             stacklevel=3,
         )
     return x
+
+
+def labels(y, num_classes, name="y", fewest=1):
+    """Checks whole what a classifier is to learn.
+
+    Args:
+        y: Labels from 0 to num_classes - 1, `(cases,)` or `(cases, 1)`, whole numbers; or the
+            probabilities of the classes, such as one-hot labels, `(cases, num_classes)`.
+        num_classes: Number of classes, at least 2.
+        name: Name of the argument, for the message.
+        fewest: How many cases there must be.
+
+    Raises:
+        ValueError: If the type, shape or range is wrong, or there are fewer cases.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind not in "fiub":
+        raise ValueError(
+            f"`{name}` must hold numbers; got dtype {y.dtype}. scikit-learn's `LabelEncoder` "
+            "numbers names of classes."
+        )
+    whole = y.shape[1:] in ((), (1,)) and y.ndim > 0
+    if not (whole or y.shape[1:] == (num_classes,)):
+        raise ValueError(
+            f"`{name}` must be labels of shape (cases,), or probabilities of shape (cases, "
+            f"{num_classes}); got shape {y.shape}."
+        )
+    if len(y) < fewest:
+        raise ValueError(f"`{name}` has {len(y)} cases, fewer than the {fewest} that are needed.")
+    if whole and not np.all((y >= 0) & (y < num_classes) & (y == np.floor(y))):
+        raise ValueError(
+            f"`{name}` must be labels from 0 to {num_classes - 1}, whole numbers; got values from "
+            f"{y.min()} to {y.max()}."
+        )
+    if not whole and not (np.all(y >= 0) and np.allclose(y.sum(1), 1, atol=1e-3)):
+        raise ValueError(
+            f"`{name}` of shape (cases, {num_classes}) must be one-hot labels or probabilities: "
+            "not negative, each row of sum 1."
+        )
 
 
 def warn_of_scale(x, units, name="x"):

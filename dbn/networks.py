@@ -5,40 +5,110 @@ returns holds no class of this package, so it loads from `.keras` and SavedModel
 package is not installed.
 """
 
+import numbers
+
 import keras
 import tensorflow as tf
 
 from dbn import checks
 
-__all__ = ["autoencoder", "classifier"]
+__all__ = ["autoencoder", "classifier", "regressor"]
 
 
-def classifier(stack, num_classes, share=True, name=None):
+def classifier(
+    stack,
+    num_classes,
+    share=True,
+    name=None,
+    *,
+    dropout=0.0,
+    input_dropout=0.0,
+    kernel_constraint=None,
+):
     """Makes the network of the stack's Dense layers with a softmax layer on top.
 
     A plain Keras model without any class of this package: it loads from `.keras` and SavedModel
     files where the package is not installed. The softmax layer starts at zero, as in the
     tutorial.
 
+    Dropout divides what it keeps by the share p that it keeps, so the mean input of a unit is that
+    of pretraining. It is the network of Srivastava et al. (2014, section 9.2), who scale pretrained
+    weights by 1/p in place of the activations, and by p again for the network without dropout: with
+    their weights W/p in place of W, every unit has the same input under the same mask. So W stays
+    as it was pretrained, and a limit c on the norm of theirs is the limit p c on the norm of W.
+
     Args:
         stack: A built `DBN`.
         num_classes: Number of classes, an integer >= 2.
         share: True to train the stack's own variables; False to start from copies of them.
         name: Name of the model.
+        dropout: Share of each hidden layer's units to drop in training, in [0, 1).
+        input_dropout: Share of the inputs to drop, likewise.
+        kernel_constraint: Keras constraint of the pretrained weights, such as
+            `keras.constraints.MaxNorm(4)`, applied after each update. It belongs to the variables:
+            where they are shared, it holds in `pretrain` from now on, too. None leaves them theirs.
 
     Returns:
         A `keras.Sequential`, `(cases, visible)` to `(cases, num_classes)` probabilities.
 
     Raises:
-        ValueError: If the stack is not built, or num_classes < 2.
+        ValueError: If the stack is not built, or an argument is out of its range.
+
+    Example:
+
+    >>> stack = dbn.DBN([8, 4])
+    >>> stack.build((None, 9))
+    >>> model = stack.classifier(3, dropout=0.5, input_dropout=0.2)
+    >>> [type(layer).__name__ for layer in model.layers]
+    ['Dropout', 'Dense', 'Dropout', 'Dense', 'Dropout', 'Dense']
     """
     checks.integer(num_classes, "num_classes", least=2)
-    body = _encoding(stack, share)
-    head = keras.layers.Dense(
-        num_classes, activation="softmax", kernel_initializer="zeros", name="softmax"
-    )
-    width = stack.rbms[0].layer.W.shape[0]
-    return keras.Sequential([keras.Input((width,)), *body, head], name=name)
+    head = keras.layers.Dense(num_classes, "softmax", kernel_initializer="zeros", name="softmax")
+    return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
+
+
+def regressor(
+    stack,
+    outputs=1,
+    share=True,
+    name=None,
+    *,
+    dropout=0.0,
+    input_dropout=0.0,
+    kernel_constraint=None,
+):
+    """Makes the network of the stack's Dense layers with a linear layer on top.
+
+    It is as `classifier` makes it, but for its last layer, which starts at zero, too: standardise
+    the targets.
+
+    Args:
+        stack: A built `DBN`.
+        outputs: Number of targets a case, an integer >= 1.
+        share: As in `classifier`.
+        name: As in `classifier`.
+        dropout: As in `classifier`.
+        input_dropout: As in `classifier`.
+        kernel_constraint: As in `classifier`.
+
+    Returns:
+        A `keras.Sequential`, `(cases, visible)` to `(cases, outputs)`.
+
+    Raises:
+        ValueError: As `classifier` does.
+
+    Example:
+
+    >>> x = np.random.default_rng(0).normal(size=(100, 9))
+    >>> stack = dbn.DBN([dbn.RBMLayer(8, visible="gaussian")])
+    >>> histories = stack.pretrain(x, batch_size=10, verbose=0)
+    >>> model = stack.regressor()
+    >>> model.compile("adam", "mse")
+    >>> history = model.fit(x, x[:, 0] * x[:, 1], verbose=0)
+    """
+    checks.integer(outputs, "outputs")
+    head = keras.layers.Dense(outputs, kernel_initializer="zeros", name="linear")
+    return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
 
 
 def autoencoder(stack, share=True, name=None):
@@ -80,6 +150,26 @@ def autoencoder(stack, share=True, name=None):
     encoder = keras.Sequential([keras.Input((width,)), *body], name="encoder")
     decoder = keras.Sequential([keras.Input((code,)), *decoding], name="decoder")
     return keras.Sequential([keras.Input((width,)), encoder, decoder], name=name)
+
+
+def _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint):
+    """Returns the model of the stack's Dense layers, a Dropout before each, and a last layer."""
+    for argument, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+            raise ValueError(f"`{argument}` must be a number in [0, 1); got {rate!r}.")
+    constraint = keras.constraints.get(kernel_constraint)
+    body = _encoding(stack, share)
+    if constraint is not None:
+        for dense in body:
+            dense.kernel_constraint = dense.kernel.constraint = constraint
+        for rbm in stack.rbms:
+            if share and rbm.compiled:
+                rbm.remake()  # Its compiled update knows of no constraint.
+    layers = [keras.Input((stack.rbms[0].layer.W.shape[0],))]
+    rates = [input_dropout, *[dropout] * len(body)]
+    for rate, dense in zip(rates, [*body, head], strict=True):
+        layers += [keras.layers.Dropout(rate), dense] if rate else [dense]
+    return keras.Sequential(layers, name=name)
 
 
 def _encoding(stack, share):

@@ -230,6 +230,7 @@ class DBN(keras.Model):
 
     # The networks made from it, functions of a stack.
     classifier = networks.classifier
+    regressor = networks.regressor
     autoencoder = networks.autoencoder
 
 

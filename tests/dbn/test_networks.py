@@ -13,10 +13,13 @@ WITHOUT_DBN = """
 import sys
 sys.modules["dbn"] = None  # Any import of it fails.
 import keras, numpy as np, tensorflow as tf
-keras_file, saved_model, x, out = sys.argv[1:]
-x = np.load(x)
-exported = tf.saved_model.load(saved_model)
-np.savez(out, a=keras.saving.load_model(keras_file)(x), b=exported.serve(x))
+out = {}
+for name in sys.argv[1:]:
+    x = np.load(f"{name}.npy")
+    out[f"{name} loaded"] = keras.saving.load_model(f"{name}.keras")(x)
+    exported = tf.saved_model.load(name)
+    out[f"{name} exported"] = exported.serve(x)
+np.savez("out.npz", **out)
 """
 
 
@@ -27,6 +30,10 @@ def x():
 
 def sgd():
     return keras.optimizers.SGD(0.1, momentum=0.5)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-np.asarray(a, "float64")))
 
 
 def weights(stack):
@@ -69,24 +76,33 @@ def test_the_classifier_is_softmax_regression_on_the_top_means(x):
     np.testing.assert_allclose(model(x), logits / logits.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_the_classifier_loads_without_this_package(x, tmp_path):
-    stack = dbn.DBN([7, 5], seed=0)
+def test_every_network_loads_without_this_package(x, tmp_path):
+    stack = dbn.DBN([7, dbn.RBMLayer(5, hidden="gaussian")], seed=0)
     stack.build((None, 12))
-    model = stack.classifier(3)
-    model.layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, 3)))
-    assert_the_same_without_dbn(model, x, tmp_path)
-
-
-def assert_the_same_without_dbn(model, x, tmp_path):
-    """A `.keras` file and a SavedModel give the same where this package is not installed."""
-    model.save(tmp_path / "model.keras")
-    model.export(tmp_path / "saved_model", verbose=False)
-    np.save(tmp_path / "x.npy", x)
-    paths = [str(tmp_path / name) for name in ("model.keras", "saved_model", "x.npy", "out.npz")]
-    subprocess.run([sys.executable, "-c", WITHOUT_DBN, *paths], check=True, cwd=tmp_path)
+    heads = {"kernel_constraint": keras.constraints.MaxNorm(2.0), "dropout": 0.5}
+    classifier = stack.classifier(3, input_dropout=0.2, **heads)
+    rates = dbn.fine_tuning.by_layer(
+        classifier, keras.optimizers.Adam(0.1), {classifier.layers[1]: 0.01}
+    )
+    classifier.compile(rates, "sparse_categorical_crossentropy")
+    regressor, autoencoder = stack.regressor(2, **heads), stack.autoencoder()
+    for model in (classifier, regressor):
+        model.layers[-1].kernel.assign(
+            np.random.default_rng(0).normal(size=(5, model.output_shape[1]))
+        )
+    encoder, decoder = (autoencoder.get_layer(name) for name in ("encoder", "decoder"))
+    networks = {"classifier": classifier, "regressor": regressor, "autoencoder": autoencoder}
+    networks |= {"encoder": encoder, "decoder": decoder}
+    for name, model in networks.items():
+        model.save(tmp_path / f"{name}.keras")
+        model.export(tmp_path / name, verbose=False)
+        np.save(tmp_path / name, encoder(x) if name == "decoder" else x)
+    subprocess.run([sys.executable, "-c", WITHOUT_DBN, *networks], check=True, cwd=tmp_path)
     with np.load(tmp_path / "out.npz") as out:
-        np.testing.assert_allclose(out["a"], model(x), atol=1e-6)
-        np.testing.assert_allclose(out["b"], model(x), atol=1e-6)
+        for name, model in networks.items():
+            expected = model(np.load(tmp_path / f"{name}.npy"))
+            for how in ("loaded", "exported"):
+                np.testing.assert_allclose(out[f"{name} {how}"], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("classes", [1, 0, 2.5, None])
@@ -151,12 +167,6 @@ def test_the_autoencoder_shares_its_encoder_alone(x):
         )
 
 
-def test_the_autoencoder_loads_without_this_package(x, tmp_path):
-    stack = dbn.DBN([7, 5], seed=0)
-    stack.build((None, 12))
-    assert_the_same_without_dbn(stack.autoencoder(), x, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("units", "message"),
     [
@@ -173,6 +183,99 @@ def test_an_autoencoder_whose_decoder_is_no_dense_layer(units, message):
         dbn.DBN([7]).autoencoder()
 
 
-def test_a_classifier_needs_a_built_stack():
-    with pytest.raises(ValueError, match="not built"):
-        dbn.DBN([7]).classifier(3)
+def test_a_head_needs_a_built_stack():
+    for head in (lambda stack: stack.classifier(3), lambda stack: stack.regressor()):
+        with pytest.raises(ValueError, match="not built"):
+            head(dbn.DBN([7]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"outputs": 0}, "`outputs` must be an integer >= 1; got 0"),
+        ({"outputs": 1.5}, "`outputs` must be an integer >= 1"),
+        ({"dropout": 1}, r"`dropout` must be a number in \[0, 1\); got 1"),
+        ({"dropout": [0.5]}, "`dropout` must be a number"),
+        ({"input_dropout": -0.1}, r"`input_dropout` must be a number in \[0, 1\)"),
+        ({"kernel_constraint": "narrow"}, "narrow"),
+    ],
+)
+def test_bad_arguments_leave_the_stack_as_it_is(arguments, message):
+    stack = dbn.DBN([7])
+    stack.build((None, 12))
+    with pytest.raises(ValueError, match=message):
+        stack.regressor(**{"kernel_constraint": "non_neg", **arguments})
+    assert stack.rbms[0].layer.W.constraint is None
+
+
+def test_dropout_leaves_units_the_mean_input_that_pretraining_gave_them(x, assert_mean):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.build((None, 12))
+    for rbm in stack.rbms:
+        rbm.layer.hbias.assign(np.random.default_rng(1).normal(size=rbm.layer.hbias.shape))
+    keras.utils.set_random_seed(0)
+    model = stack.classifier(3, dropout=0.5, input_dropout=0.2)
+    model.layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, 3)))
+    # The network without dropout is the pretrained one.
+    np.testing.assert_allclose(model(x), model.layers[-1](stack(x)), rtol=1e-6)
+    below = x[:1]
+    for number, keep in ((0, 0.8), (1, 0.5)):
+        drop, dense = model.layers[2 * number : 2 * number + 2]
+        W, b = np.array(dense.kernel, "float64"), np.array(dense.bias, "float64")
+        dropped = np.array(drop(np.repeat(below, 20000, 0), training=True), "float64")
+        mask = dropped != 0
+        assert_mean(mask, keep)
+        assert_mean(dropped @ W + b, (below @ W + b)[0])
+        # Srivastava et al. (2014): no scale in training, but pretrained weights over p.
+        np.testing.assert_allclose(dropped @ W, (mask * below) @ (W / keep), atol=1e-5)
+        below = np.array(dense(below))
+
+
+def test_the_regressor_learns_on_other_data_than_its_stack():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(200, 6)).astype("float32")
+    y = x[:, 0] - 2 * x[:, 1] + 1
+    layer = dbn.RBMLayer(7, visible="gaussian")
+    stack = dbn.DBN([layer], seed=0)
+    stack.pretrain(random.normal(size=(90, 6)), batch_size=30, epochs=2, verbose=0)
+    pretrained, model = weights(stack), stack.regressor(kernel_constraint="max_norm")
+    np.testing.assert_array_equal(model(x), np.zeros((200, 1)))
+    model.layers[-1].kernel.assign(random.normal(size=(7, 1)))
+    hidden = sigmoid(x @ pretrained[1].astype("float64") + pretrained[2])
+    np.testing.assert_allclose(model(x), hidden @ np.array(model.layers[-1].kernel), rtol=1e-4)
+    model.compile(keras.optimizers.Adam(0.05), "mse", jit_compile=True)
+    model.fit(x, y, epochs=30, verbose=0)
+    # Of the variance, which is 5, the linear part of the sigmoids alone explains most.
+    assert model.evaluate(x, y, verbose=0) < 1
+    np.testing.assert_array_equal(layer.W, model.layers[0].kernel)
+    assert np.any(layer.W != pretrained[1])
+
+
+def test_a_constraint_is_of_the_variables_and_holds_in_pretraining_too(x):
+    stack = dbn.DBN([7], seed=0)
+    stack.rbms[0].compile(sgd())  # Its update knows of no constraint.
+    stack.pretrain(x, verbose=0)
+    stack.classifier(3, share=False, kernel_constraint=keras.constraints.MaxNorm(0.5))
+    W = stack.rbms[0].layer.W
+    stack.pretrain(x, verbose=0)
+    assert np.all(np.linalg.norm(W, axis=0) > 0.6)  # Copies have constraints of their own.
+    stack.classifier(3, kernel_constraint=keras.constraints.MaxNorm(0.5))
+    stack.pretrain(x, verbose=0)
+    assert np.all(np.linalg.norm(W, axis=0) < 0.5 + 1e-4)
+
+
+def test_a_frozen_layer_keeps_its_values_and_cannot_be_pretrained(x):
+    stack = dbn.DBN([7, 5], seed=0)
+    stack.pretrain(x, verbose=0)
+    before, model = weights(stack), stack.classifier(3)
+    model.layers[0].trainable = False
+    model.compile(sgd(), "sparse_categorical_crossentropy")
+    model.fit(x, np.arange(50) % 3, verbose=0)
+    after = weights(stack)
+    assert_same(after[:3], before[:3])
+    assert np.any(after[4] != before[4]) and np.any(after[5] != before[5])
+    with pytest.raises(ValueError, match="Set `rbm.layer.dense.trainable = True`"):
+        stack.pretrain(x, verbose=0)
+    stack.rbms[0].layer.dense.trainable = True
+    stack.pretrain(x, verbose=0)
+    assert np.any(weights(stack)[1] != before[1])
