@@ -32,7 +32,7 @@ def classifier(
     tutorial.
 
     Dropout divides what it keeps by the share p that it keeps, so the mean input of a unit is that
-    of pretraining. It is the network of Srivastava et al. (2014, section 9.2), who scale pretrained
+    of pretraining. It is the network of Srivastava et al. (2014, section 5.2), who scale pretrained
     weights by 1/p in place of the activations, and by p again for the network without dropout: with
     their weights W/p in place of W, every unit has the same input under the same mask. So W stays
     as it was pretrained, and a limit c on the norm of theirs is the limit p c on the norm of W.
@@ -62,7 +62,7 @@ def classifier(
     >>> [type(layer).__name__ for layer in model.layers]
     ['Dropout', 'Dense', 'Dropout', 'Dense', 'Dropout', 'Dense']
     """
-    checks.integer(num_classes, "num_classes", least=2)
+    num_classes = checks.integer(num_classes, "num_classes", least=2)
     head = keras.layers.Dense(num_classes, "softmax", kernel_initializer="zeros", name="softmax")
     return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
 
@@ -106,7 +106,7 @@ def regressor(
     >>> model.compile("adam", "mse")
     >>> history = model.fit(x, x[:, 0] * x[:, 1], verbose=0)
     """
-    checks.integer(outputs, "outputs")
+    outputs = checks.integer(outputs, "outputs")
     head = keras.layers.Dense(outputs, kernel_initializer="zeros", name="linear")
     return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
 

@@ -20,7 +20,8 @@ class DBN(keras.Model):
 
     `stack(x)` gives the means of the top layer, `(cases, units of the top layer)`. The stack is
     trained layer by layer with `pretrain` (Hinton, Osindero & Teh 2006; Bengio et al. 2007); what
-    it has learnt is handed over by `classifier`, a plain Keras model on the same Dense layers.
+    it has learnt is handed over by `classifier`, `regressor` and `autoencoder`, plain Keras models
+    on the same Dense layers.
 
     Args:
         layers: A list, bottom first, of `RBM`s, `RBMLayer`s (short for `RBM(layer)`) and integers

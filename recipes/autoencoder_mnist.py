@@ -51,7 +51,7 @@ class Preset:
     batch_size: int = 128
     pretraining_epochs: int = 15
     pretraining_rate: float = 0.1
-    code_rate: float = 0.002  # Of the RBM with Gaussian hidden units.
+    code_rate: float = 0.005  # Of the RBM with Gaussian hidden units.
     epochs: int = 80
     flat_epochs: int = 20  # Of the autoencoder with two code units.
     rate: float = 1e-3
