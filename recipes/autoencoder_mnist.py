@@ -94,7 +94,7 @@ def parse_arguments():
         action="store_true",
         help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
     )
-    runs.add_arguments(parser, RUN_DIR, resumes=True)
+    runs.add_arguments(parser, RUN_DIR)
     args = parser.parse_args()
     if args.run_dir == Path(RUN_DIR):
         kind = f"-{args.preset}" * (args.preset != "default")
