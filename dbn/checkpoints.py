@@ -150,9 +150,9 @@ def fit(
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
         num_classes = fine_tuning.classes(model)
         if num_classes is not None and y is not None:
-            checks.labels(y, num_classes, fewest=num_classes)
+            checks.targets(y, num_classes, fewest=num_classes)
             if isinstance(kwargs.get("validation_data"), (tuple, list)):
-                checks.labels(kwargs["validation_data"][1], num_classes, "validation_data")
+                checks.targets(kwargs["validation_data"][1], num_classes, "validation_data")
         arrays = tf.nest.map_structure(_as_tensor, x if y is None else (x, y))
         lengths = {len(array) for array in tf.nest.flatten(arrays)}
         if len(lengths) != 1:

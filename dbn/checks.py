@@ -8,7 +8,16 @@ import tensorflow as tf
 
 from dbn.layers import Gaussian, RBMLayer
 
-__all__ = ["built_layer", "cases", "density", "integer", "labels", "states", "warn_of_scale"]
+__all__ = [
+    "built_layer",
+    "cases",
+    "density",
+    "integer",
+    "labels",
+    "states",
+    "targets",
+    "warn_of_scale",
+]
 
 _FEWEST_FOR_MOMENTS = 50
 
@@ -69,6 +78,38 @@ def cases(x, units, name="x", width=None):
     return x
 
 
+def labels(y, classes, count=None, name="y"):
+    """Checks class labels whole, and returns them as a tensor.
+
+    Args:
+        y: Array-like of integers `(cases,)`, from 0 to `classes` - 1.
+        classes: Number of classes.
+        count: How many there must be, or None for any number.
+        name: Name of the argument, for the message.
+
+    Returns:
+        int64 tensor of shape `(cases,)`.
+
+    Raises:
+        ValueError: If the rank, dtype or number of labels is wrong, or one is no class.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind not in "iu" or y.ndim != 1:
+        raise ValueError(
+            f"`{name}` must hold integers, the class of each case, in shape (cases,); got "
+            f"{y.dtype} of shape {y.shape}."
+        )
+    if count is not None and len(y) != count:
+        raise ValueError(f"`{name}` must have a label for each of {count} cases; got {len(y)}.")
+    bad = np.flatnonzero((y < 0) | (y >= classes))
+    if len(bad):
+        raise ValueError(
+            f"`{name}` must lie in 0 to {classes - 1}, for {classes} classes; got {y[bad[0]]} for "
+            f"case {bad[0]}."
+        )
+    return tf.constant(y, tf.int64)
+
+
 def states(x, units, name="x", width=None):
     """Checks cases as `cases` does, and warns if they are no states that the units can be in.
 
@@ -86,7 +127,7 @@ def states(x, units, name="x", width=None):
     return x
 
 
-def labels(y, num_classes, name="y", fewest=1):
+def targets(y, num_classes, name="y", fewest=1):
     """Checks whole what a classifier is to learn.
 
     Args:
@@ -134,21 +175,26 @@ def warn_of_scale(x, units, name="x"):
         name: Name of the argument, for the message.
 
     Warns:
-        RuntimeWarning: For Gaussian units, if the mean of a column is further than 1 from 0, or the
-            mean variance of the columns is not between 1/4 and 4. Not of fewer than 50 cases.
+        RuntimeWarning: For Gaussian units, also as a part of `Mixed` ones, if the mean of a column
+            is further than 1 from 0, or the mean variance of the columns is not between 1/4 and 4.
+            Not of fewer than 50 cases.
     """
-    if not isinstance(units, Gaussian) or len(x) < _FEWEST_FOR_MOMENTS:
+    if len(x) < _FEWEST_FOR_MOMENTS:
         return
-    mean, variance = (part.numpy() for part in tf.nn.moments(x, axes=[0]))
-    if np.abs(mean).max() > 1 or not 0.25 <= variance.mean() <= 4:
-        warnings.warn(
-            f"`{name}` is not standardised: its columns have means from {mean.min():.3g} to "
-            f"{mean.max():.3g} and variances from {variance.min():.3g} to {variance.max():.3g}, "
-            f"{variance.mean():.3g} on average. Gaussian units begin at variance 1: standardise "
-            "the data, by `keras.layers.Normalization` or scikit-learn's `StandardScaler`.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    for kind, part in zip(units.kinds, units.split(x), strict=True):
+        if not isinstance(kind, Gaussian):
+            continue
+        mean, variance = (moment.numpy() for moment in tf.nn.moments(part, axes=[0]))
+        if np.abs(mean).max() > 1 or not 0.25 <= variance.mean() <= 4:
+            warnings.warn(
+                f"`{name}` is not standardised: its columns have means from {mean.min():.3g} to "
+                f"{mean.max():.3g} and variances from {variance.min():.3g} to "
+                f"{variance.max():.3g}, {variance.mean():.3g} on average. Gaussian units begin at "
+                "variance 1: standardise the data, by `keras.layers.Normalization` or "
+                "scikit-learn's `StandardScaler`.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
 
 def built_layer(rbm):

@@ -121,7 +121,7 @@ def check(model, x, y):
     real, num_classes = Gaussian(), classes(model)
     checks.cases(x, real, "x", model.input_shape[-1])
     if num_classes is not None:
-        checks.labels(y, num_classes, fewest=num_classes)
+        checks.targets(y, num_classes, fewest=num_classes)
     else:
         column = np.ndim(y) == 1
         checks.cases(np.reshape(y, (-1, 1)) if column else y, real, "y", model.output_shape[-1])

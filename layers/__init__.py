@@ -1,5 +1,6 @@
 """Keras layers: what a restricted Boltzmann machine is. Installed as `dbn.layers`."""
 
+from dbn.layers.mixed import Mixed
 from dbn.layers.rbm import RBMLayer
 from dbn.layers.units import (
     Bernoulli,
@@ -17,6 +18,7 @@ __all__ = [
     "Binomial",
     "Categorical",
     "Gaussian",
+    "Mixed",
     "NoisyReLU",
     "RBMLayer",
     "ScaledGaussian",

@@ -53,6 +53,15 @@ class Units:
             ValueError: If the type cannot have so many units.
         """
 
+    @property
+    def kinds(self):
+        """The types that stand side by side in this one, a list: itself, unless it is `Mixed`."""
+        return [self]
+
+    def split(self, x):
+        """Returns the columns of `x` of each of `kinds`, a list."""
+        return [x]
+
     def uniforms(self, units):
         """Returns how many uniform numbers a sample of `units` units takes, an integer."""
         return units

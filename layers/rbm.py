@@ -30,8 +30,8 @@ class RBMLayer(keras.layers.Layer):
     Args:
         units: Number of hidden units, an integer >= 1. Left out if `dense` is given.
         visible: Unit type of the visible side: `"bernoulli"`, `"categorical"`, `"gaussian"`,
-            `"scaled_gaussian"` or `"spin"`, or a `dbn.layers.Units`, such as `Categorical(4)` or
-            `Binomial(10)`.
+            `"scaled_gaussian"` or `"spin"`, or a `dbn.layers.Units`, such as `Categorical(4)`,
+            `Binomial(10)` or, for columns of several types, `Mixed`.
         hidden: Unit type of the hidden side: `"bernoulli"`, `"categorical"`, `"gaussian"`,
             `"relu"` or `"spin"`; not Gaussian if the visible one is.
         dense: An existing Dense layer to share. It must have a bias and the hidden type's
@@ -97,7 +97,8 @@ class RBMLayer(keras.layers.Layer):
         for side, kind in (("visible", self.visible), ("hidden", self.hidden)):
             if kind.refusal(side):
                 raise ValueError(f"`{side}` cannot be {kind.name!r} units: {kind.refusal(side)}.")
-        if isinstance(self.visible, Gaussian) and isinstance(self.hidden, Gaussian):
+        gaussian = any(isinstance(kind, Gaussian) for kind in self.visible.kinds)
+        if gaussian and isinstance(self.hidden, Gaussian):
             raise ValueError(
                 "Gaussian `visible` and Gaussian `hidden` units: exp(-E) has no finite sum unless "
                 "all singular values of W stay below 1, which training does not see to. Make one "
@@ -244,16 +245,19 @@ class RBMLayer(keras.layers.Layer):
         pre_activation = self._widen(product) + self._widen(self.hbias)
         return pre_activation, self.hidden.mean(pre_activation)
 
-    def propdown(self, h):
+    def propdown(self, h, W=None):
         """Propagates hidden units down to the visible units.
 
         Args:
             h: Tensor of shape `(cases, hidden)`.
+            W: Weights of the shape of the layer's own, in place of those, where the way down is not
+                tied to the way up (`dbn.GenerativeDBN`).
 
         Returns:
             The pre-activation and the mean of the visible units, each `(cases, visible)`.
         """
-        product = tf.matmul(self._cast(h), self._cast(self.W), transpose_b=True)
+        W = self._cast(self.W if W is None else W)
+        product = tf.matmul(self._cast(h), W, transpose_b=True)
         pre_activation = self._widen(product) + self._widen(self.vbias)
         return pre_activation, self.visible.mean(pre_activation)
 
@@ -270,17 +274,18 @@ class RBMLayer(keras.layers.Layer):
         pre_activation, mean = self.propup(v0)
         return pre_activation, mean, self.hidden.sample(pre_activation, uniforms)
 
-    def sample_v_given_h(self, h0, uniforms):
+    def sample_v_given_h(self, h0, uniforms, W=None):
         """Samples the visible units given the hidden ones.
 
         Args:
             h0: Tensor of shape `(cases, hidden)`.
             uniforms: Uniform numbers in (0, 1), `(cases, visible)` for Bernoulli units.
+            W: As for `propdown`.
 
         Returns:
             The pre-activation, the mean and a sample of the visible units, each `(cases, visible)`.
         """
-        pre_activation, mean = self.propdown(h0)
+        pre_activation, mean = self.propdown(h0, W)
         return pre_activation, mean, self.visible.sample(pre_activation, uniforms)
 
     def gibbs_hvh(self, h0, uniforms):

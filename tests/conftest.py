@@ -139,14 +139,21 @@ class Joint:
     error is far below float64's own for densities like these.
     """
 
-    visible = ("bernoulli", "spin", "gaussian", "scaled", "categorical", "groups", "binomial")
+    # What stands side by side: of single units the number, of categorical ones the group's size.
+    mixtures = {
+        "labelled": (("bernoulli", 2), ("categorical", 3)),
+        "mixed": (("binomial", 1), ("categorical", 2), ("scaled", 1)),
+    }
+    visible = (
+        *("bernoulli", "spin", "gaussian", "scaled", "categorical", "groups", "binomial"),
+        *mixtures,
+    )
     hidden = ("bernoulli", "spin", "gaussian", "categorical")
     combinations = tuple(
         pair
         for pair in itertools.product(visible, hidden)
-        if pair not in (("gaussian", "gaussian"), ("scaled", "gaussian"))
+        if pair not in itertools.product(("gaussian", "scaled", "mixed"), ["gaussian"])
     )
-    real = ("gaussian", "scaled")
     _step = 0.1
     _values = {
         "bernoulli": [0.0, 1.0],
@@ -163,7 +170,7 @@ class Joint:
         self.W, self.hbias, self.vbias = (
             0.7 * random.normal(size=size) for size in (shape, shape[1], shape[0])
         )
-        self.log_variance = np.log([0.6, 1.5])  # Of scaled units.
+        self.log_variance = np.log([0.6, 1.5])[: self.real(visible).sum()]  # Of scaled units.
         log_f = np.log(np.prod(self.cells)) - self.energy(self.v[:, None], self.h[None])
         self.log_partition = Reference.logsumexp(log_f)
         self.p = np.exp(log_f - self.log_partition)  # (visible states, hidden states)
@@ -171,20 +178,39 @@ class Joint:
     @classmethod
     def states(cls, kind):
         """All states of one side; two units, or one group, or groups of 2 and 3 units."""
+        if kind in cls.mixtures:
+            parts = [
+                np.eye(n) if part == "categorical" else cls._product(part, n)
+                for part, n in cls.mixtures[kind]
+            ]
+            return np.array([np.concatenate(state) for state in itertools.product(*parts)])
         if kind == "categorical":
             return np.eye(3)
         if kind == "groups":
             return np.array([[*x, *y] for x in np.eye(2) for y in np.eye(3)])
-        return np.array(list(itertools.product(cls._values[kind], repeat=2)))
+        return cls._product(kind, 2)
+
+    @classmethod
+    def _product(cls, kind, units):
+        return np.array(list(itertools.product(cls._values[kind], repeat=units)))
+
+    @classmethod
+    def real(cls, kind):
+        """Which columns of a side are real-valued."""
+        if kind in cls.mixtures:
+            return np.concatenate([[part == "scaled"] * n for part, n in cls.mixtures[kind]])
+        return np.full(cls.states(kind).shape[1], kind in ("gaussian", "scaled"))
 
     @property
     def cells(self):
         """What a state of each side stands for in a sum."""
-        return [self._step**2 if kind in self.real else 1.0 for kind in self.types]
+        return [self._step ** self.real(kind).sum() for kind in self.types]
 
-    @staticmethod
-    def units(kind):
+    @classmethod
+    def units(cls, kind):
         """The unit type of this name."""
+        if kind in cls.mixtures:
+            return dbn.layers.Mixed([(cls.units(part), n) for part, n in cls.mixtures[kind]])
         own = {
             "scaled": dbn.layers.ScaledGaussian,
             "groups": lambda: dbn.layers.Categorical([2, 3]),
@@ -201,15 +227,20 @@ class Joint:
 
     def parameters(self):
         """What is learnt, by name."""
-        names = ["W", "hbias", "vbias"] + ["log_variance"] * ("scaled" in self.types)
+        names = ["W", "hbias", "vbias"] + ["log_variance"] * (self.types[0] in ("scaled", "mixed"))
         return {name: getattr(self, name) for name in names}
 
     @staticmethod
     def variable(layer, name):
-        return layer.visible.log_variance if name == "log_variance" else getattr(layer, name)
+        learnt = name == "log_variance"
+        return layer.visible.kinds[-1].log_variance if learnt else getattr(layer, name)
 
     def own_energy(self, x, kind):
         """The part of the energy that holds neither weights nor biases."""
+        if kind in self.mixtures:
+            ends = np.cumsum([n for _, n in self.mixtures[kind]])[:-1]
+            parts = zip(np.split(x, ends, -1), self.mixtures[kind], strict=True)
+            return sum(self.own_energy(part, name) for part, (name, _) in parts)
         if kind == "gaussian":
             return (x**2).sum(-1) / 2
         if kind == "scaled":
@@ -234,7 +265,7 @@ class Joint:
         found = self.v[at // self.p.shape[1]], self.h[at % self.p.shape[1]]
         # Inside the cell of the grid, no longer on it.
         return tuple(
-            x + self._step * random.uniform(-0.5, 0.5, x.shape) * (kind in self.real)
+            x + self._step * random.uniform(-0.5, 0.5, x.shape) * self.real(kind)
             for x, kind in zip(found, self.types, strict=True)
         )
 

@@ -9,9 +9,10 @@ import tensorflow as tf
 
 import dbn
 from dbn import RBMLayer
-from dbn.layers import Binomial, Categorical, ScaledGaussian
+from dbn.layers import Binomial, Categorical, Mixed, ScaledGaussian
 
 NORMAL = np.random.default_rng(0).normal(size=(60, 4)).astype("float32")
+MIXED = Mixed([("spin", 1), ("scaled_gaussian", 1), (Categorical([2, 3]), 5)])
 CODES = Categorical([2, 3]).one_hot(np.random.default_rng(0).integers(0, [2, 3], (60, 2)))
 
 
@@ -21,6 +22,7 @@ CODES = Categorical([2, 3]).one_hot(np.random.default_rng(0).integers(0, [2, 3],
         ("bernoulli", "gaussian"),
         ("binomial", "categorical"),
         ("groups", "spin"),
+        ("labelled", "bernoulli"),
         ("scaled", "bernoulli"),
     ],
     ids="-".join,
@@ -55,8 +57,9 @@ def test_a_student_reaches_its_teacher(types, joint):
         (ScaledGaussian(0.05), "bernoulli", NORMAL),
         (Categorical([2, 3]), "gaussian", CODES),
         (Binomial(5), "spin", np.random.default_rng(1).integers(0, 6, (60, 3))),
+        (MIXED, "bernoulli", np.concatenate([np.sign(NORMAL[:, :1]), NORMAL[:, 1:2], CODES], 1)),
     ],
-    ids=["gaussian-relu", "scaled-bernoulli", "groups-gaussian", "binomial-spin"],
+    ids=["gaussian-relu", "scaled-bernoulli", "groups-gaussian", "binomial-spin", "mixed"],
 )
 def test_saved_training_goes_on_bit_for_bit(visible, hidden, x, tmp_path):
     keras.utils.set_random_seed(1)
@@ -113,6 +116,10 @@ def test_data_that_are_not_standardised_are_warned_of():
     message = f"means from .* to {x.mean(0).max():.3g} and variances from {low:.3g} to {high:.3g}"
     with pytest.warns(RuntimeWarning, match=f"`x` is not standardised.*{message}"):
         rbm.fit(x, verbose=0)
+    beside = dbn.RBM(RBMLayer(2, visible=Mixed([("bernoulli", 1), ("gaussian", 4)])))
+    beside.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
+    with pytest.warns(RuntimeWarning, match=f"`x` is not standardised.*{message}"):
+        beside.fit(np.concatenate([np.ones((60, 1)), x], 1), verbose=0)
     stream = tf.data.Dataset.from_tensor_slices(x).batch(60)
     with pytest.warns(RuntimeWarning, match="`the first batch of x` is not standardised"):
         rbm.fit(stream, verbose=0)

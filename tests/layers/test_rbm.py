@@ -8,7 +8,7 @@ from keras.src.testing import TestCase
 
 import dbn
 from dbn import RBMLayer, noise
-from dbn.layers import Bernoulli, Binomial, Categorical, ScaledGaussian
+from dbn.layers import Bernoulli, Binomial, Categorical, Mixed, ScaledGaussian
 
 DTYPES = [("float32", 1e-5), ("float64", 1e-12)]
 
@@ -257,7 +257,9 @@ def test_visible_bias_from_data_of_every_type(any_joint):
     assert np.allclose(layer.visible.mean(layer.vbias[None])[0], x.mean(0), atol=1e-5)
 
 
-@pytest.mark.parametrize("visible", ["gaussian", "scaled_gaussian"])
+@pytest.mark.parametrize(
+    "visible", ["gaussian", "scaled_gaussian", Mixed([("spin", 1), ("gaussian", 1)])]
+)
 def test_two_gaussian_sides_are_refused(visible):
     with pytest.raises(ValueError, match="Gaussian `visible` and Gaussian `hidden`.*W stay below"):
         RBMLayer(3, visible=visible, hidden="gaussian")
@@ -270,6 +272,7 @@ def test_two_gaussian_sides_are_refused(visible):
         ({"hidden": "scaled_gaussian"}, "`hidden` cannot be 'scaled_gaussian' units: the variance"),
         ({"hidden": Binomial(3)}, r"`hidden` cannot be 'binomial' units: .* n sigmoid\(a\), is"),
         ({"hidden": Categorical([2, 3])}, "`hidden` cannot be 'categorical' units: .* one group"),
+        ({"hidden": Mixed([("spin", 5)])}, "`hidden` cannot be 'mixed' units: .* one activation"),
     ],
 )
 def test_sides_that_a_type_cannot_be_on(sides, message):
@@ -280,6 +283,11 @@ def test_sides_that_a_type_cannot_be_on(sides, message):
 def test_units_that_do_not_make_whole_groups_are_refused():
     with pytest.raises(ValueError, match=r"sizes 3 do not make 7 units.*one_hot\(codes\)"):
         RBMLayer(2, visible=Categorical(3)).build((None, 7))
+
+
+def test_mixed_units_have_the_columns_of_their_parts():
+    with pytest.raises(ValueError, match=r"`Mixed` units of 2 \+ 3 = 5 columns cannot be 6 units"):
+        RBMLayer(2, visible=Mixed([("spin", 2), ("categorical", 3)])).build((None, 6))
 
 
 def test_learnt_variances_serve_one_layer():

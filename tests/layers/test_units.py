@@ -1,4 +1,5 @@
 import math
+import re
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from dbn.layers import (
     Binomial,
     Categorical,
     Gaussian,
+    Mixed,
     NoisyReLU,
     ScaledGaussian,
     Spin,
@@ -377,6 +379,7 @@ def test_bad_trials(trials):
         Categorical(3),
         Categorical([2, 3]),
         Gaussian(),
+        Mixed([("bernoulli", 2), (Categorical([2, 3]), 5), (ScaledGaussian(0.25), 1)]),
         NoisyReLU(),
         ScaledGaussian(0.25),
         Spin(),
@@ -387,8 +390,97 @@ def test_every_type_is_serialisable_and_known_by_name(kind):
     config = keras.saving.serialize_keras_object(kind)
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is type(kind) and again.get_config() == kind.get_config()
-    if kind.name != "binomial":  # It needs a number.
+    if kind.name not in ("binomial", "mixed"):  # They need arguments.
         assert type(units.get(kind.name)) is type(kind)
+
+
+# Several types side by side -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed():
+    """Two bits, a spin, groups of 2 and 3, and a count from 0 to 4: 9 columns."""
+    return Mixed([("bernoulli", 2), ("spin", 1), (Categorical([2, 3]), 5), (Binomial(4), 1)])
+
+
+def test_mixed_units_are_their_parts(mixed):
+    random = np.random.default_rng(5)
+    a, u = random.normal(size=(20, 9)).astype("float32"), random.random((20, 6)).astype("float32")
+    parts = (
+        (Bernoulli(), slice(0, 2), slice(0, 2)),
+        (Spin(), slice(2, 3), slice(2, 3)),
+        (Categorical([2, 3]), slice(3, 8), slice(3, 5)),
+        (Binomial(4), slice(8, 9), slice(5, 6)),
+    )
+    assert mixed.uniforms(9) == 6
+    x = mixed.sample(tf.constant(a), tf.constant(u))
+    mean = mixed.mean(tf.constant(a))
+    energy = cumulant = log_prob = 0
+    for kind, columns, numbers in parts:
+        part = tf.constant(a[:, columns])
+        np.testing.assert_array_equal(x[:, columns], kind.sample(part, u[:, numbers]))
+        np.testing.assert_array_equal(mean[:, columns], kind.mean(part))
+        energy += kind.energy(x[:, columns])
+        cumulant += kind.cumulant(part)
+        log_prob += kind.log_prob(x[:, columns], part)
+    assert np.allclose(mixed.energy(x), energy) and np.allclose(mixed.cumulant(a), cumulant)
+    assert np.allclose(mixed.log_prob(x, a), log_prob, rtol=1e-5)
+    assert bool(mixed.valid(x)) and bool(mixed.possible(x)) and mixed.fault(x) is None
+    assert bool(mixed.valid(mean)) and not bool(mixed.possible(mean))
+
+
+def test_states_of_mixed_units_are_all_there(mixed):
+    assert mixed.count(9) == 2**2 * 2 * 6 * 5
+    states = mixed.states(tf.range(mixed.count(9), dtype=tf.int64), 9)
+    assert len(np.unique(states, axis=0)) == mixed.count(9)
+    assert bool(mixed.valid(states)) and bool(mixed.possible(states))
+    # 2^2000 is too large for a float.
+    assert Mixed([("bernoulli", 2000), ("gaussian", 1)]).count(2001) == math.inf
+
+
+def test_mixed_units_name_the_columns_that_are_no_data_of_theirs(mixed):
+    x = mixed.states(tf.range(2, dtype=tf.int64), 9).numpy()
+    for at, value, message in (
+        (0, 2.0, r"\(columns 0 to 1\) must lie in \[0, 1\] for bernoulli units"),
+        (2, -2.0, r"\(column 2\) must lie in \[-1, 1\] for spin units"),
+        (4, 1.0, r"\(columns 3 to 7\) must be one-hot, .*; in case 0, group 0 sums to 2"),
+        (8, np.nan, r"\(column 8\) holds NaN"),
+    ):
+        bad = x.copy()
+        bad[0, at] = value
+        assert not bool(mixed.valid(tf.constant(bad)))
+        assert re.match(message, mixed.fault(tf.constant(bad)))
+    assert mixed.fault(tf.constant(x[:, 1:])) == "must have 9 columns; got 8."
+    assert "in columns 3 to 7 NaN, infinity or values outside [0, 1], or groups" in mixed.invalid
+
+
+def test_variances_of_mixed_units_are_watched():
+    kind = Mixed([("bernoulli", 2), ("scaled_gaussian", 3), ("scaled_gaussian", 1)])
+    kind.build(keras.layers.Layer(), 6)
+    assert bool(kind.sound())
+    kind.kinds[2].log_variance.assign([math.log(0.9e-4)])
+    assert not bool(kind.sound())
+    assert kind.unsoundness().startswith("In column 5: The variance of visible unit 0 fell to 9e-")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], "`parts` must be a list of pairs"),
+        ("bernoulli", "`parts` must be a list of pairs"),
+        (["bernoulli"], r"Each of `parts` must be a pair .*; got 'bernoulli'"),
+        ([("bernoulli", 2, 3)], "Each of `parts` must be a pair"),
+        ([("bits", 2)], "Unknown unit type 'bits'"),
+        ([("bernoulli", 0)], "columns of 'bernoulli' units in `parts` must be an integer >= 1"),
+        ([("bernoulli", 2.0)], "must be an integer >= 1; got 2.0"),
+        ([("relu", 2)], "`parts` cannot hold 'relu' units: data have no use"),
+        ([(Mixed([("spin", 1)]), 1)], "cannot hold 'mixed' units: its parts can stand here"),
+        ([(Categorical(3), 4)], "sizes 3 do not make 4 units"),
+    ],
+)
+def test_bad_parts(parts, message):
+    with pytest.raises(ValueError, match=message):
+        Mixed(parts)
 
 
 # Names --------------------------------------------------------------------------------------------
