@@ -30,6 +30,9 @@ class Stream(enum.IntEnum):
     SWAP = 13
     BLOCKS = 14
     POOL = 15
+    DOWN = 18
+    WAKE = 19
+    SLEEP = 20
 
 
 def _key(seed, step, stream):

@@ -11,7 +11,19 @@ import tensorflow as tf
 from dbn import checks
 from dbn import noise as noise_module
 
-__all__ = ["Samples", "gibbs_hvh", "gibbs_noise", "gibbs_vhv", "repeat", "sample"]
+__all__ = [
+    "Samples",
+    "StackSamples",
+    "bring_down",
+    "chain",
+    "descend",
+    "gibbs_hvh",
+    "gibbs_noise",
+    "gibbs_vhv",
+    "noise_states",
+    "repeat",
+    "sample",
+]
 
 # Unrolled, 15 steps compile in about 3 s and run some 10 % faster than a loop; a loop compiles in
 # constant time.
@@ -32,6 +44,22 @@ class Samples(NamedTuple):
     mean: tf.Tensor
     sample: tf.Tensor
     steps: int
+
+
+class StackSamples(NamedTuple):
+    """What Gibbs chains in the top RBM of a stack become at its bottom.
+
+    Attributes:
+        mean: Means of the visible units of the bottom layer given the samples of the layer above,
+            `(chains, visible)`: what one draws.
+        sample: Samples of them, `(chains, visible)`.
+        top: The chains, the `Samples` of the top RBM: what goes on, and, in a stack with labels,
+            where those are.
+    """
+
+    mean: tf.Tensor
+    sample: tf.Tensor
+    top: Samples
 
 
 def gibbs_noise(layer, chains, k, seed, step):
@@ -133,6 +161,32 @@ def gibbs_vhv(layer, v, noise, k):
     return repeat(lambda v, uniforms: layer.gibbs_vhv(v, uniforms)[-1], v, noise, k)
 
 
+def chain(layer, start, mask, first, last, seed):
+    """Runs Gibbs chains over the visible units, as `sample` does, in graphs for any number of them.
+
+    Args:
+        layer: An `RBMLayer`.
+        start: Visible states, `(chains, visible)`.
+        mask: Boolean tensor of that shape: True units keep the value that they have in `start`.
+        first: Number of the first step, a scalar int64 tensor.
+        last: Number of the step after the last, likewise.
+        seed: Seed, likewise.
+
+    Returns:
+        The means and the samples of the visible units in the end, each `(chains, visible)`.
+    """
+
+    def step(i, _, v):
+        uniforms = noise_module.uniforms(
+            (tf.shape(v)[0], sum(layer.uniforms_per_step)), seed, i, noise_module.Stream.SAMPLE
+        )
+        _, _, _, _, mean, v = layer.gibbs_vhv(v, uniforms)
+        return i + 1, tf.where(mask, start, mean), tf.where(mask, start, v)
+
+    _, mean, v = tf.while_loop(lambda i, *_: i < last, step, (first, start, start))
+    return mean, v
+
+
 @tf.function(reduce_retracing=True)
 def _sample(layer, start, chains, mask, first, last, seed):
     start = tf.ensure_shape(start, (chains, layer.W.shape[0]))
@@ -158,6 +212,22 @@ def _draw(layer, chains, seed, step):
 def _step(layer, v, uniforms, start, mask):
     _, _, _, _, mean, v = layer.gibbs_vhv(v, uniforms)
     return tf.where(mask, start, mean), tf.where(mask, start, v)
+
+
+def noise_states(layer, chains, seed):
+    """Draws states of visible units without bias, `(chains, visible)`: of bits, fair coins.
+
+    Args:
+        layer: An `RBMLayer`.
+        chains: Number of chains, integer or scalar tensor.
+        seed: Integer, or scalar integer tensor.
+
+    Returns:
+        Visible states, `(chains, visible)`.
+    """
+    shape = (chains, layer.uniforms_per_step[0])
+    u = noise_module.uniforms(shape, seed, stream=noise_module.Stream.START)
+    return layer.visible.sample(tf.zeros((chains, layer.W.shape[0]), layer.variable_dtype), u)
 
 
 def sample(layer, start, steps, seed, clamp=None):
@@ -186,3 +256,48 @@ def sample(layer, start, steps, seed, clamp=None):
     count = tf.constant([done, done + steps, seed], tf.int64)
     mean, v = _sample(layer, start, len(start), mask, count[0], count[1], count[2])
     return Samples(mean, v, done + steps)
+
+
+def descend(layers, start, uniforms, weights=None):
+    """Goes down a stack, each layer sampled given the one above.
+
+    Args:
+        layers: The `RBMLayer`s of the stack below its top RBM, bottom first.
+        start: Hidden states of the last of them, `(chains, hidden)`.
+        uniforms: Uniform numbers, `(chains, sum(layer.uniforms_per_step[0] for layer in layers))`:
+            those of the bottom layer first.
+        weights: One matrix a layer to go down by, where those are not the layers' own.
+
+    Returns:
+        The means and the samples of the visible units of each layer, two lists, bottom first.
+    """
+    each = tf.split(uniforms, [layer.uniforms_per_step[0] for layer in layers], axis=-1)
+    weights = [None] * len(layers) if weights is None else weights
+    means, samples = [], []
+    for layer, u, W in reversed([*zip(layers, each, weights, strict=True)]):
+        _, mean, start = layer.sample_v_given_h(start, u, W)
+        means.insert(0, mean)
+        samples.insert(0, start)
+    return means, samples
+
+
+def bring_down(layers, top, seed, weights=None):
+    """Returns what chains in the top RBM of a stack become at its bottom.
+
+    Args:
+        layers: The `RBMLayer`s of the stack below its top RBM, bottom first; there may be none.
+        top: The chains, `Samples`. Visible units of the top RBM beside those of the layer below,
+            for labels, come after them.
+        seed: Integer. Chains that have made t steps go down by the noise of (seed, t).
+        weights: As for `descend`.
+
+    Returns:
+        `StackSamples`.
+    """
+    if not layers:
+        return StackSamples(top.mean, top.sample, top)
+    needed = sum(layer.uniforms_per_step[0] for layer in layers)
+    shape = tf.shape(top.sample)[0], needed
+    uniforms = noise_module.uniforms(shape, seed, top.steps, noise_module.Stream.DOWN)
+    means, samples = descend(layers, top.sample[:, : layers[-1].units], uniforms, weights)
+    return StackSamples(means[0], samples[0], top)

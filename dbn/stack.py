@@ -5,7 +5,7 @@ import warnings
 import keras
 import tensorflow as tf
 
-from dbn import checks, networks, sources
+from dbn import checks, networks, sampling, sources
 from dbn.activations import Cache, activations
 from dbn.checkpoints import Checkpoint
 from dbn.layers import RBMLayer
@@ -228,6 +228,51 @@ class DBN(keras.Model):
                         else activations(rbm, below)
                     )
         return histories
+
+    def sample(self, chains=None, steps=1, start=None, seed=None):
+        """Draws from the model: Gibbs chains in the top RBM, then down the layers below.
+
+        The deep belief net of Hinton, Osindero & Teh (2006): its joint density is that of the top
+        RBM times, downwards, that of each layer's visible units given its hidden ones. On the way
+        down each layer is sampled given the one above. With layers whose hidden type is another
+        than the visible type above (relu beneath gaussian), what is handed down are the latter's.
+
+        Args:
+            chains: As in `RBM.sample`.
+            steps: Gibbs steps in the top RBM, an integer >= 1.
+            start: Where the chains start: cases `(chains, visible)` of the bottom layer, which go
+                up by mean activations; what an earlier call returned, to go on with; or `"noise"`
+                or `"persistent"`, as in `RBM.sample`, which also says what the default is.
+            seed: Integer; by default that of the top RBM.
+
+        Returns:
+            `dbn.sampling.StackSamples`: `mean` to draw, `sample`, and `top`, the chains. Two calls
+            of 500 steps equal one of 1,000 bit for bit.
+
+        Raises:
+            ValueError: If the stack is not built, or an argument is out of its range.
+
+        Example:
+
+        >>> stack = dbn.DBN([8, 4], seed=0)
+        >>> stack.build((None, 9))
+        >>> first = stack.sample(chains=2, steps=10)
+        >>> tuple(stack.sample(steps=10, start=first).mean.shape)
+        (2, 9)
+        """
+        if not self.built:
+            raise ValueError("The DBN is not built: `pretrain` it, or call `build`.")
+        *below, top = self.rbms
+        if isinstance(start, sampling.StackSamples):
+            start = start.top
+        elif not (start is None or isinstance(start, (str, sampling.Samples))):
+            first = self.rbms[0].layer
+            start = checks.cases(start, first.visible, "start", first.W.shape[0])
+            for rbm in below:
+                start = rbm(start)
+        seed = top.seed if seed is None else checks.integer(seed, "seed", least=0)
+        found = top.sample(chains, steps, start, seed=seed)
+        return sampling.bring_down([rbm.layer for rbm in below], found, seed)
 
     # The networks made from it, functions of a stack.
     classifier = networks.classifier

@@ -259,3 +259,90 @@ def test_float64_layers_train_on_a_dataset(x):
     data = tf.data.Dataset.from_tensor_slices(x).batch(10)
     stack.pretrain(data, epochs=1, optimizer=sgd(), verbose=0)
     assert all(np.all(np.isfinite(w)) and w.dtype == np.float64 for w in weights(stack))
+
+
+# Sampling -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(reference):
+    """A stack of 4-3-3-2 units, and p(v) of its 16 visible states, by enumeration."""
+    models = [
+        reference.random(visible, hidden, seed, scale=1.5)
+        for seed, (visible, hidden) in enumerate([(4, 3), (3, 3), (3, 2)])
+    ]
+    stack = dbn.DBN([model.layer() for model in models])
+    stack.build((None, 4))
+    first, second, top = models
+    states = reference.states(3)
+
+    def down(model):
+        """p(v | h), `(states of h, states of v)`, as a product over units."""
+        mean = model.mean_v(reference.states(len(model.hbias)))[:, None]
+        return np.prod(np.where(reference.states(len(model.vbias)) == 1, mean, 1 - mean), -1)
+
+    assert np.allclose(down(second), second.p_v_given_h()) and len(states) == 8
+    return stack, top.p_v() @ down(second) @ down(first), top
+
+
+def test_samples_have_the_enumerated_distribution(small, reference, assert_mean):
+    stack, p, top = small
+    found = stack.sample(chains=40_000, steps=40, start="noise", seed=1)
+    number = np.asarray(found.sample) @ [8, 4, 2, 1]
+    assert_mean(number[:, None] == np.arange(16), p)
+    assert_mean(found.mean, p @ reference.states(4))
+    products = np.asarray(found.sample)[:, :, None] * np.asarray(found.sample)[:, None]
+    assert_mean(products, np.einsum("s,si,sj->ij", p, reference.states(4), reference.states(4)))
+    assert_mean(np.asarray(found.top.sample) @ [4, 2, 1] == 5, top.p_v()[5])
+    # Not the distribution of the bottom RBM, nor that of independent units.
+    bottom = reference.of(stack.rbms[0].layer).p_v()
+    assert np.abs(bottom - p).max() > 0.04
+
+
+def test_sampling_goes_on_bit_for_bit_and_from_data(small):
+    stack, *_ = small
+    whole, half = (stack.sample(5, steps, "noise", seed=2) for steps in (20, 10))
+    rest = stack.sample(steps=10, start=half, seed=2)
+    for part in ("mean", "sample"):
+        np.testing.assert_array_equal(getattr(rest, part), getattr(whole, part))
+    assert rest.top.steps == 20
+    x = np.array([[1, 0, 1, 1], [0, 0, 1, 0.5]], "float32")
+    up = stack.rbms[1](stack.rbms[0](x))
+    top = stack.rbms[2].sample(steps=3, start=up, seed=2)
+    np.testing.assert_array_equal(stack.sample(steps=3, start=x, seed=2).top.sample, top.sample)
+    # By hand: two layers down, each by its own part of the noise.
+    u = np.array(dbn.noise.uniforms((2, 7), 2, 3, dbn.noise.Stream.DOWN))
+    h = u[:, 4:] < stack.rbms[1].layer.propdown(top.sample)[1]
+    mean = stack.rbms[0].layer.propdown(np.float32(h))[1]
+    found = stack.sample(steps=3, start=top._replace(steps=0, sample=up), seed=2)
+    np.testing.assert_array_equal(found.mean, mean)
+    np.testing.assert_array_equal(found.sample, u[:, :4] < mean)
+
+
+def test_a_stack_of_one_is_its_rbm():
+    stack = dbn.DBN([3], seed=0)
+    stack.build((None, 4))
+    found, own = stack.sample(3, 5), stack.rbms[0].sample(3, 5)
+    np.testing.assert_array_equal(found.mean, own.mean)
+    np.testing.assert_array_equal(found.sample, own.sample)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": np.ones((2, 3))}, "`start` must have width 4"),
+        ({"start": 2 * np.ones((2, 4))}, r"`start` must lie in \[0, 1\]"),
+        ({"start": "data"}, "`start` must be an array, Samples, 'noise'"),
+        ({"chains": 0}, "`chains` must be an integer >= 1"),
+        ({"steps": 0}, "`steps` must be an integer >= 1"),
+        ({"seed": -1}, "`seed` must be an integer >= 0"),
+    ],
+)
+def test_bad_arguments_of_sample(arguments, message, small):
+    with pytest.raises(ValueError, match=message):
+        small[0].sample(**arguments)
+
+
+def test_a_stack_that_is_not_built_has_no_samples():
+    with pytest.raises(ValueError, match="The DBN is not built"):
+        dbn.DBN([3]).sample()
