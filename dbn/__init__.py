@@ -31,6 +31,7 @@ from dbn import (
     sampling,
     shards,
 )
+from dbn.generative import GenerativeDBN
 from dbn.layers import RBMLayer
 from dbn.saving import load_model
 from dbn.stack import DBN
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DBN",
+    "GenerativeDBN",
     "RBM",
     "RBMLayer",
     "callbacks",

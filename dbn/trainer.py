@@ -34,14 +34,15 @@ _BEGINS_ANEW = (
 
 
 class Trainer(keras.Model):
-    """A Keras model of one `RBMLayer` that `fit` trains without labels.
+    """A Keras model that `fit` trains without labels; what is not overridden serves one `RBMLayer`.
 
-    A subclass has the attributes `layer` (an `RBMLayer`), `seed`, and, once built, the weights
+    A subclass has the attributes `layer` (that `RBMLayer`), `seed`, and, once built, the weights
     `updates` and `epochs` (counters, of which an update advances the first); it defines
     `prepare(v, number, share=None)`, which gives what the update of that number needs of a batch,
     or of a replica's share of one, `update(*prepared)`, `test(v, number, share=None)`,
-    `states(v, number, stream)`, what it learns from in place of the cases given, and
-    `_compile_update()`, which makes the compiled functions that the first two call.
+    `states(v, number, stream)`, what it learns from in place of the cases given, `compile(...)`
+    with the arguments of `get_compile_config`, and `_compile_update()`, which makes the compiled
+    functions that the first two call.
 
     Made in the scope of a `tf.distribute` strategy, it trains on all devices of that; what it
     learns is the same but for rounding.
@@ -49,6 +50,9 @@ class Trainer(keras.Model):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
+        # The figures that can be logged, `keras.metrics.Mean` by name, and the names of those that
+        # are.
+        self._means, self._log_names = {}, ()
         self._log_gap = False
         # The array that is being fitted, an argument of each execution; held only while `fit` runs.
         self._resident = None
@@ -86,6 +90,30 @@ class Trainer(keras.Model):
         super().compile(optimizer=optimizer, run_eagerly=run_eagerly, jit_compile=jit_compile)
         self._steps_per_execution = steps_per_execution
         self._log_gap = log_gap
+
+    def get_compile_config(self):
+        """Returns the arguments of `compile`, serialised."""
+        if not self.compiled:
+            return {}
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            "metrics": list(self._log_names),
+            "run_eagerly": self.run_eagerly,
+            "steps_per_execution": self._steps_per_execution,
+            "jit_compile": self.jit_compile,
+        }
+
+    def compile_from_config(self, config):
+        """Compiles with what `get_compile_config` returned, and builds the optimizer's state."""
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
+        self.compile(**{**config, "optimizer": optimizer})
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self):
+        """The running means that `fit` logs."""
+        return [mean for name, mean in self._means.items() if name in self._log_names]
 
     def fit(
         self,
@@ -319,7 +347,7 @@ class Trainer(keras.Model):
                 rows = element.dtype == tf.int64
                 v = tf.gather(resident, element) if rows else element
                 # Rows are of an array that was checked whole.
-                valid = tf.constant(True) if rows else _usable(v, self.layer.visible, share)
+                valid = tf.constant(True) if rows else _usable(v, self.case_units, share)
                 return self.prepare(v, first + number, share), valid
 
             def step(inputs):
@@ -333,7 +361,7 @@ class Trainer(keras.Model):
 
             done, valid = self._loop(step, prepare, step_of_replica, iterator, steps)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
-            good = tf.reduce_all([*finite, self.layer.visible.sound()])
+            good = tf.reduce_all([*finite, self.case_units.sound()])
             return done, valid, good, self.get_metrics_result()
 
         self._run_updates = self._compiled(updates)
@@ -413,13 +441,13 @@ class Trainer(keras.Model):
             def step(inputs):
                 number, v = inputs
                 test(v, number)
-                return _usable(v, self.layer.visible)
+                return _usable(v, self.case_units)
 
             def step_of_replica(element, _):
                 (numbers, v), places = element
                 share = replicas.Share.of(places)
                 self.test(v, tf.reduce_max(tf.concat([numbers, [0]], axis=0)), share)
-                return _usable(v, self.layer.visible, share)
+                return _usable(v, self.case_units, share)
 
             done, valid = self._loop(
                 step, lambda element, _: element, step_of_replica, iterator, steps
@@ -434,9 +462,7 @@ class Trainer(keras.Model):
                 raise StopIteration
             self._tested += int(done)
             if not valid:
-                raise ValueError(
-                    f"A batch of the validation data {_not_usable(self.layer.visible)}."
-                )
+                raise ValueError(f"A batch of the validation data {_not_usable(self.case_units)}.")
             return logs
 
         self.test_function = test_function
@@ -458,11 +484,9 @@ class Trainer(keras.Model):
         where = f"one of the updates {first} to {first + done - 1}"
         kept = f"The state before update {first} has been restored."
         if not valid:
-            return ValueError(
-                f"A batch of x, at {where}, {_not_usable(self.layer.visible)}. {kept}"
-            )
+            return ValueError(f"A batch of x, at {where}, {_not_usable(self.case_units)}. {kept}")
         if all(np.all(np.isfinite(weight)) for weight in self.trainable_variables):
-            return FloatingPointError(f"{self.layer.visible.unsoundness()} Seen at {where}. {kept}")
+            return FloatingPointError(f"{self.case_units.unsoundness()} Seen at {where}. {kept}")
         return FloatingPointError(
             f"Weights or biases became NaN or infinite at {where}. {kept} A smaller learning rate, "
             "or `clipnorm=` in the optimizer, keeps them finite."
@@ -514,6 +538,12 @@ class Trainer(keras.Model):
         with self.distribute_strategy.scope():
             if not self.built:
                 self.build((None, width))
+        self._check_trainable()
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _check_trainable(self):
         self.layer.check_dense()
         trainable = {id(variable) for variable in self.trainable_variables}
         if not {id(self.layer.W), id(self.layer.hbias)} <= trainable:
@@ -524,9 +554,11 @@ class Trainer(keras.Model):
                 "The RBM's Dense layer is frozen (`trainable=False`), so W and hbias cannot be "
                 f"trained. Set `{[*frozen, 'rbm.layer.dense'][0]}.trainable = True`."
             )
-        if not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
+
+    @property
+    def case_units(self):
+        """The unit type of the cases that `fit` is given."""
+        return self.layer.visible
 
     def _width(self):
         """Number of visible units, or None while it is not known."""
@@ -540,8 +572,8 @@ class Trainer(keras.Model):
             out of it, or None; and the steps of an epoch where they are counted rather than given
             by the batches, or None.
         """
-        source = sources.of(x, self.layer.visible, self._width())
-        checks.warn_of_scale(source.seen, self.layer.visible, source.seen_name)
+        source = sources.of(x, self.case_units, self._width())
+        checks.warn_of_scale(source.seen, self.case_units, source.seen_name)
         held_out = source.hold_out(validation_split) if validation_split else None
         train, steps = source.train(batch_size, shuffle, self.seed, epoch, steps_per_epoch)
         return source, train, held_out, steps
@@ -565,7 +597,7 @@ class Trainer(keras.Model):
             if any(part is not None for part in x[1:]):
                 raise ValueError(f"`{name}` must be x alone: an RBM has no use for labels.")
             x = x[0]
-        source = sources.of(x, self.layer.visible, self._width(), name)
+        source = sources.of(x, self.case_units, self._width(), name)
         return source.test(batch_size, size_name)
 
 

@@ -13,7 +13,7 @@ from dbn.negative import CD, PCD, NegativePhase
 from dbn.penalties import Sparsity
 from dbn.trainer import Trainer
 
-__all__ = ["RBM", "contrastive_divergence"]
+__all__ = ["RBM", "contrastive_divergence", "default_seed"]
 
 
 def contrastive_divergence(layer, v, state, noise, k):
@@ -166,12 +166,11 @@ class RBM(Trainer):
         self.gradient = gradient
         self.negative = negative
         self.sparsity = sparsity
-        self.seed = checks.integer(_default_seed() if seed is None else seed, "seed", least=0)
+        self.seed = checks.integer(default_seed() if seed is None else seed, "seed", least=0)
         self._means = {
             name: keras.metrics.Mean(name=name)
             for name in ("pseudo_log_likelihood", "reconstruction_cross_entropy")
         }
-        self._log_names = ()
 
     # What a Keras model is ------------------------------------------------------------------------
 
@@ -305,30 +304,6 @@ class RBM(Trainer):
         self._run_prepare = self._compiled(self._prepare_batch, jit_compile)
         self._run_update = self._compiled(self._update, jit_compile)
         self._run_share = self._compiled(self._differentiate, jit_compile)
-
-    def get_compile_config(self):
-        """Returns the arguments of `compile`, serialised."""
-        if not self.compiled:
-            return {}
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            "metrics": list(self._log_names),
-            "run_eagerly": self.run_eagerly,
-            "steps_per_execution": self._steps_per_execution,
-            "jit_compile": self.jit_compile,
-        }
-
-    def compile_from_config(self, config):
-        """Compiles with what `get_compile_config` returned, and builds the optimizer's state."""
-        optimizer = keras.saving.deserialize_keras_object(config["optimizer"])
-        self.compile(**{**config, "optimizer": optimizer})
-        if self.built:
-            self.optimizer.build(self.trainable_variables)
-
-    @property
-    def metrics(self):
-        """The running means that `fit` logs."""
-        return [mean for name, mean in self._means.items() if name in self._log_names]
 
     def states(self, v, number, stream=noise.Stream.BINARIZE, share=None):
         """Returns what the model learns from a batch `(cases, visible)`: itself, or drawn bits."""
@@ -534,11 +509,8 @@ class RBM(Trainer):
 
     def _start(self, start, chains, seed):
         chains = checks.integer(chains, "chains")
-        shape = (chains, self.layer.uniforms_per_step[0])
-        u = noise.uniforms(shape, seed, stream=noise.Stream.START)
         if start == "noise":
-            unbiased = tf.zeros((chains, self._width()), self.layer.variable_dtype)
-            return self.layer.visible.sample(unbiased, u)
+            return sampling.noise_states(self.layer, chains, seed)
         if start == "persistent" and self.persistent:
             if chains > self.chains:
                 raise ValueError(
@@ -546,6 +518,8 @@ class RBM(Trainer):
                     f"{chains}."
                 )
             h = self.negative.hidden_states()[:chains]
+            shape = (chains, self.layer.uniforms_per_step[0])
+            u = noise.uniforms(shape, seed, stream=noise.Stream.START)
             return self.layer.sample_v_given_h(h, u)[-1]
         raise ValueError(
             f"`start` must be an array, Samples, 'noise', or (with persistent=True) 'persistent'; "
@@ -553,6 +527,6 @@ class RBM(Trainer):
         )
 
 
-def _default_seed():
-    # As Keras draws its own: from Python's generator, which `set_random_seed` seeds.
+def default_seed():
+    """Returns a seed drawn as Keras draws its own: `keras.utils.set_random_seed` governs it."""
     return random.randint(1, 10**9)
