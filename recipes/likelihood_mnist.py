@@ -72,7 +72,7 @@ class Preset:
 
 PRESETS = {
     "default": Preset(epochs=180),
-    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40, temperatures=20000),
+    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40, temperatures=40000),
     "large": Preset(epochs=240, hidden=1000, watched_every=40, temperatures=20000),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
