@@ -111,7 +111,10 @@ def start(folder, options):
         The `Path`.
     """
     folder = Path(folder)
-    wanted = dict(vars(options))
+    wanted = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
     restart = wanted.pop("restart")
     wanted.pop("run_dir")
     started = {"options": json.loads(_json(wanted)), "tries": 1}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/annealing.py"
+pytestmark = pytest.mark.slow
 SMALL = "--visible 20 --hidden 10 --chains 5 --temperatures 20 --rounds 3".split()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/replicas.py"
+pytestmark = pytest.mark.slow
 
 
 def test_ratio_is_that_of_the_rounds(tmp_path):

@@ -3,7 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks/soak.py"
+pytestmark = pytest.mark.slow
 
 
 def run(*arguments):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/speed.py"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/streaming.py"
+pytestmark = pytest.mark.slow
 
 
 def run(*arguments):

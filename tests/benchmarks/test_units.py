@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/units.py"
+pytestmark = pytest.mark.slow
 SMALL = "--hidden 5 --batch 4 --updates 3 --rounds 3".split()
 
 

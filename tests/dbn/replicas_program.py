@@ -3,7 +3,8 @@
 replicas_program.py FOLDER: trains on two logical devices and on one, and writes how far apart the
 results are, and what bad input is told, as JSON.
 
-replicas_program.py FOLDER PORT INDEX EPOCHS: trains as machine INDEX of two, or alone for -1.
+replicas_program.py FOLDER PORT INDEX EPOCHS ALL: trains an RBM as machine INDEX of two, or alone if
+that is -1; and, if ALL is 1, a stack and a classifier.
 """
 
 import contextlib
@@ -27,14 +28,17 @@ def layer(units=6, **arguments):
     return dbn.RBMLayer(units, kernel_initializer=initializer, **arguments)
 
 
-def rbm_and_history(strategy, x, epochs=3, regularizer=None, checkpoint=None, **arguments):
+def rbm_and_history(
+    strategy, x, epochs=3, regularizer=None, checkpoint=None, jit_compile=False, **arguments
+):
     """An RBM after some epochs; 70 cases in batches of 16 leave a short one of 6."""
     with strategy.scope() if strategy else contextlib.nullcontext():
         # Made here: each training has its own.
         made = {name: make() if callable(make) else make for name, make in arguments.items()}
         rbm = dbn.RBM(layer(kernel_regularizer=regularizer), seed=3, **made)
         metrics = ["reconstruction_cross_entropy", "pseudo_log_likelihood"]
-        rbm.compile(keras.optimizers.SGD(0.1, momentum=0.5), metrics=metrics)
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.5)
+        rbm.compile(optimizer, metrics=metrics, jit_compile=jit_compile, steps_per_execution=3)
     history = rbm.fit(
         x,
         batch_size=16,
@@ -103,13 +107,15 @@ def on_two_devices():
             "chains": 10,
             "gradient": dbn.gradients.Centered,
             "regularizer": "l2",
+            "jit_compile": True,  # The others compile faster without.
         },
         "fast": {"x": BITS, "negative": lambda: dbn.negative.FastPCD(1, 10, rate=0.1)},
         "tempering": {"x": BITS, "negative": lambda: dbn.negative.ParallelTempering(2, 10, 4)},
     }
-    found = {}
+    found, learnt = {}, {}
     for name, arguments in trainings.items():
         one, history = rbm_and_history(None, **arguments)
+        learnt[name] = one
         two, history_of_two = rbm_and_history(strategy, **arguments)
         apart = [np.subtract(history[key], history_of_two[key]) for key in history]
         found[name] = {
@@ -121,11 +127,10 @@ def on_two_devices():
     two, together = stack_and_classifier(strategy)
     found["stack"] = {"weights": distance(one, two), "classifier": distance(alone, together)}
 
-    arguments = trainings["pcd"]
-    kept = FOLDER / "moved.checkpoint"
+    kept, arguments = FOLDER / "moved.checkpoint", trainings["cd"]
     rbm_and_history(strategy, **arguments, epochs=2, checkpoint=kept)
-    moved, _ = rbm_and_history(None, **arguments, epochs=4, checkpoint=kept)
-    found["moved"] = distance(moved, rbm_and_history(None, **arguments, epochs=4)[0])
+    moved, _ = rbm_and_history(None, **arguments, checkpoint=kept)
+    found["moved"] = distance(moved, learnt["cd"])
 
     def rbm(**more):
         with strategy.scope():
@@ -146,14 +151,14 @@ def on_two_devices():
         ),
         refusal(
             lambda: dbn.checkpoints.fit(
-                together, GREY[:69], GREY[:69, 0], batch_size=10, checkpoint=FOLDER / "refused"
+                together, GREY[:69], np.arange(69) % 2, batch_size=10, checkpoint=FOLDER / "refused"
             )
         ),
     ]
     return found
 
 
-def as_machine(port, index, epochs):
+def as_machine(port, index, epochs, everything):
     strategy = None
     if index >= 0:
         workers = [f"localhost:{port}", f"localhost:{port + 1}"]
@@ -167,12 +172,14 @@ def as_machine(port, index, epochs):
 
     with strategy.scope() if strategy else contextlib.nullcontext():
         rbm = dbn.RBM(layer(), seed=3, persistent=True, chains=10, binarize=True)
-        rbm.compile(keras.optimizers.SGD(0.1), steps_per_execution=3)
+        rbm.compile(keras.optimizers.SGD(0.1), jit_compile=False, steps_per_execution=3)
     kept = dbn.checkpoints.Checkpoint(FOLDER / "rbm.checkpoint", every=7)
     rbm.fit(GREY, batch_size=16, epochs=epochs, verbose=0, callbacks=[Tell()], checkpoint=kept)
-    stack, model = stack_and_classifier(strategy, FOLDER)
-    weights = [w.numpy() for part in (rbm, stack, model) for w in part.weights]
-    np.savez(FOLDER / f"weights_{index}.npz", *weights)
+    parts = {"rbm": rbm}
+    if everything:
+        parts["stack"], parts["classifier"] = stack_and_classifier(strategy, FOLDER)
+    weights = {f"{name}_{i}": w for name in parts for i, w in enumerate(parts[name].get_weights())}
+    np.savez(FOLDER / f"weights_{index}.npz", **weights)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,10 @@ def test_each_seed_stream_and_step_has_its_own_numbers():
         for step in (0, 1, 2**32, 2**48 - 1)
         for stream in Stream
     ]
-    # 24,976 pairs of draws of 1,000 numbers with 2**23 values: 3 coincidences are expected.
+    # Some 46,000 pairs of draws of 1,000 numbers with 2**23 values: 5 coincidences are expected.
     equal = [np.sum(one == other) for one, other in itertools.combinations(drawn, 2)]
-    assert len(equal) == 24976 and np.sum(equal) <= 10
+    expected = len(equal) * 1000 / 2**23
+    assert np.sum(equal) <= expected + 4.5 * np.sqrt(expected)
     # Steps and streams that differ in any one bit.
     steps = [0, *(2**bit for bit in range(48))]
     firsts = {tuple(draw(4, step=step, stream=stream)) for step in steps for stream in Stream}

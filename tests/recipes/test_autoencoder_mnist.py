@@ -50,6 +50,7 @@ def test_the_figures_are_those_of_the_saved_network_on_the_test_images(smoke):
     assert np.any(stack.rbms[0].layer.W != model.get_layer("encoder").layers[0].kernel)
 
 
+@pytest.mark.slow
 def test_the_other_arm_and_validation_have_folders_of_their_own(smoke, run_recipe):
     runs = smoke[0].parent
     done = run_recipe(*SMOKE, "--no-pretraining", "--validation", cwd=runs.parent)

@@ -77,6 +77,7 @@ def test_a_finished_run_is_refused_and_left_as_it_is(smoke, run_recipe):
     assert after == before
 
 
+@pytest.mark.slow
 def test_stopped_by_ctrl_c_it_goes_on_and_ends_the_same(smoke, tmp_path, stop_recipe, run_recipe):
     command = (*SMOKE, "--data-set", "digits")
     stopped = stop_recipe(signal.SIGINT, "epoch 0, cost", *command, cwd=tmp_path)
