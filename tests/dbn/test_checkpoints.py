@@ -396,8 +396,13 @@ def test_a_signal_that_python_drops_is_heard_later(path):
             Dropping()
 
     dropping = keras.callbacks.LambdaCallback(on_epoch_end=drop)
-    with pytest.raises(KeyboardInterrupt):
-        fit(ready(), path, callbacks=[dropping])
+    # A shell starts what is to run in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(ready(), path, callbacks=[dropping])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert facts(path)["done"] == 1
 
 
