@@ -5,7 +5,8 @@
 Both ways make the same updates, of the same batch and as many chains, through the public `fit`:
 
     one    on one device, as without a strategy
-    two    by `tf.distribute.MirroredStrategy` on two logical devices of the same CPU
+    two    by `tf.distribute.MirroredStrategy` on two logical devices of the same CPU; sums are made
+           on one of them
 
 They take turns in every round; a machine may drift by a factor of two within minutes, so believe
 the ratio, the median of those of single rounds. Two devices of one CPU have no more cores than one
@@ -76,7 +77,9 @@ def main():
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
     found = {}
     for name in args.cases:
         rounds = measure(strategy, CASES[name], args.updates, args.rounds)
