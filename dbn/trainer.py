@@ -152,7 +152,8 @@ class Trainer(keras.Model):
                 Dataset is read in its own order, and its beginning more than once.
             y: Must be None: an RBM learns from x alone.
             batch_size: Cases an update, 32 by default; None for a Dataset. A last batch that is
-                shorter counts by its own size.
+                shorter counts by its own size. Under a `tf.distribute` strategy, that of all
+                replicas together, and a multiple of their number.
             epochs: As in Keras, an integer >= 1.
             verbose: As in Keras.
             callbacks: A Keras callback or a list of them. Batch callbacks are called once an
@@ -187,6 +188,7 @@ class Trainer(keras.Model):
             OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
             FloatingPointError: If parameters stop being finite, or a learnt variance falls to
                 nothing; those of the execution before are restored.
+            RuntimeError: If another machine of a `MultiWorkerMirroredStrategy` is lost.
         """
         self._assert_compile_called("fit")
         _refuse(y=y, class_weight=class_weight, sample_weight=sample_weight)

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 
+@pytest.mark.slow
 def test_ais_and_raise_close_in_on_the_exact_figure(tmp_path, run_recipe):
     done = run_recipe("bracket.py", "--data-set", "digits", "--epochs", "20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -58,6 +58,7 @@ def test_the_pretrained_stack_is_kept(smoke):
     np.testing.assert_array_equal(np.array(Image.open(folder / "filters.png")), picture)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_refused_and_the_other_arm_has_a_folder_of_its_own(smoke, run_recipe):
     folder, _ = smoke
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_bars_and_stripes_are_learnt(tmp_path, run_recipe):
     arguments = ("--tasks", "bars-and-stripes", "--data-set", "digits")
     done = run_recipe("exact_likelihood.py", *arguments, cwd=tmp_path)
