@@ -503,7 +503,7 @@ class RBM(Trainer):
         shape = tuple((start.sample if isinstance(start, sampling.Samples) else start).shape)
         if shape[1:] != (self._width(),):
             raise ValueError(f"`start` must have width {self._width()}; got shape {shape}.")
-        if chains not in (None, shape[0]):
+        if chains is not None and checks.integer(chains, "chains") != shape[0]:
             raise ValueError(f"`chains` is {chains}, but `start` has {shape[0]} chains.")
         if clamp is not None:
             clamp = np.asarray(clamp)

@@ -137,11 +137,12 @@ class RBMLayer(keras.layers.Layer):
                 f"{type(dense).__name__}."
             )
         try:
-            valid = units is None or (not isinstance(units, bool) and operator.index(units) >= 1)
+            found = 1 if units is None else 0 if isinstance(units, bool) else operator.index(units)
         except (TypeError, AttributeError):  # The second is TensorFlow's, for a tensor of floats.
-            valid = False
-        if not valid:
-            raise ValueError(f"`units` must be an integer >= 1; got {units!r}.")
+            found = 0
+        if not 1 <= found < 2**31:
+            most = " and < 2**31" if found > 0 else ""
+            raise ValueError(f"`units` must be an integer >= 1{most}; got {units!r}.")
 
     @staticmethod
     def _check_vbias(vbias):

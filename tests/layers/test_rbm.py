@@ -451,6 +451,7 @@ def quantized():
         ({"units": 3, "dense": dense()}, "either `units`.*or `dense`.*units=3"),
         ({"units": 0}, "`units` must be an integer >= 1; got 0"),
         ({"units": -2}, "`units` must be an integer >= 1; got -2"),
+        ({"units": 2**31}, r"`units` must be an integer >= 1 and < 2\*\*31; got 2147483648"),
         ({"units": True}, "`units` must be an integer >= 1; got True"),
         ({"units": 3.0}, "`units` must be an integer >= 1; got 3.0"),
         ({"units": "3"}, "`units` must be an integer >= 1; got '3'"),
