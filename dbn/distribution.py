@@ -9,6 +9,8 @@ import os
 
 import tensorflow as tf
 
+from dbn import replicas
+
 __all__ = ["check_shares", "fitting", "is_chief", "lost_machines", "multi_worker"]
 
 
@@ -137,11 +139,8 @@ def check_shares(cases, batch_size, strategy):
     """
     count = strategy.num_replicas_in_sync
     for name, number in (("batch_size", batch_size), ("the number of cases of x", cases)):
-        if number % count:
-            raise ValueError(
-                f"`{name}` is {number} for all {count} replicas together, and must be a multiple "
-                f"of {count}: Keras takes the mean of the replicas' means."
-            )
+        why = "Keras takes the mean of the replicas' means."
+        replicas.check_multiple(number, count, name, why)
 
 
 @contextlib.contextmanager

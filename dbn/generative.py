@@ -128,12 +128,7 @@ class GenerativeDBN(Trainer):
             for number, layer in enumerate(self._lower, start=1)
         ]
         self._tie(self._lower)
-        self.updates, self.epochs = (
-            self.add_weight(
-                name=name, shape=(), initializer="zeros", dtype="int64", trainable=False
-            )
-            for name in ("updates", "epochs")
-        )
+        self._add_counters()
 
     @property
     def _lower(self):
@@ -273,13 +268,8 @@ class GenerativeDBN(Trainer):
         """
         if loss is not None:
             raise ValueError(f"The up-down algorithm has no loss; got loss={loss!r}.")
-        metrics = ["reconstruction_cross_entropy"] if metrics is None else metrics
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        for name in metrics:
-            if name not in self._means:
-                raise ValueError(
-                    f"Unknown metric {name!r} in `metrics`; known: {', '.join(self._means)}."
-                )
+        metrics = "reconstruction_cross_entropy" if metrics is None else metrics
+        metrics = self._named(metrics, tuple(self._means))
         super().compile(optimizer, run_eagerly, steps_per_execution, jit_compile, False)
         self._log_names = tuple(metrics)
         self._compile_update()

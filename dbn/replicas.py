@@ -11,9 +11,9 @@ import tensorflow as tf
 
 __all__ = [
     "Share",
-    "check_batch_size",
-    "check_chains",
+    "check_multiple",
     "check_optimizer",
+    "common",
     "gathered",
     "mean_of_machines",
     "own",
@@ -37,7 +37,12 @@ class Share(NamedTuple):
     @classmethod
     def of(cls, places):
         """Returns the share that a replica's part of the places of `with_places` tells of."""
-        return cls(places[:, 0], tf.reduce_max(tf.concat([places[:, 1], [0]], axis=0)))
+        return cls(places[:, 0], common(places[:, 1]))
+
+
+def common(values):
+    """Returns the one value that all cases of a share have, a scalar; 0 if there is no case."""
+    return tf.reduce_max(tf.concat([values, [0]], axis=0))
 
 
 def with_places(batches):
@@ -88,29 +93,22 @@ def gathered(tensor, axis):
     return tf.distribute.get_replica_context().all_gather(tensor, axis)
 
 
-def check_batch_size(batch_size, replicas, name="batch_size"):
-    """Checks that the replicas can have equal shares of a batch.
+def check_multiple(number, replicas, name, why):
+    """Checks that the replicas can have equal shares of something.
+
+    Args:
+        number: How many there are, of all replicas together.
+        replicas: Number of replicas.
+        name: Name of the argument, for the message.
+        why: Why it must be a multiple, likewise.
 
     Raises:
-        ValueError: If their number does not divide the batch size.
+        ValueError: If `replicas` does not divide `number`.
     """
-    if batch_size % replicas:
+    if number % replicas:
         raise ValueError(
-            f"`{name}` is {batch_size} for all {replicas} replicas together, and must be a "
-            f"multiple of {replicas}: each has an equal share."
-        )
-
-
-def check_chains(chains, replicas):
-    """Checks that the replicas can have equal shares of the persistent chains.
-
-    Raises:
-        ValueError: If their number does not divide that of the chains.
-    """
-    if chains is not None and chains % replicas:
-        raise ValueError(
-            f"`chains` is {chains} for all {replicas} replicas together, and must be a multiple of "
-            f"{replicas}: each has an equal share. Counted are those of one temperature."
+            f"`{name}` is {number} for all {replicas} replicas together, and must be a multiple of "
+            f"{replicas}: {why}"
         )
 
 

@@ -91,6 +91,31 @@ class Trainer(keras.Model):
         self._steps_per_execution = steps_per_execution
         self._log_gap = log_gap
 
+    def _add_counters(self):
+        """Creates the weights `updates` and `epochs`."""
+        self.updates, self.epochs = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                initializer="zeros",
+                dtype="int64",
+                trainable=False,
+                aggregation="only_first_replica",
+            )
+            for name in ("updates", "epochs")
+        )
+
+    @staticmethod
+    def _named(metrics, known):
+        """Returns the names of the metrics that `compile` was given, a list, all of them known."""
+        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+        for name in metrics:
+            if name not in known:
+                raise ValueError(
+                    f"Unknown metric {name!r} in `metrics`; known: {', '.join(known)}."
+                )
+        return metrics
+
     def get_compile_config(self):
         """Returns the arguments of `compile`, serialised."""
         if not self.compiled:
@@ -448,7 +473,7 @@ class Trainer(keras.Model):
             def step_of_replica(element, _):
                 (numbers, v), places = element
                 share = replicas.Share.of(places)
-                self.test(v, tf.reduce_max(tf.concat([numbers, [0]], axis=0)), share)
+                self.test(v, replicas.common(numbers), share)
                 return _usable(v, self.case_units, share)
 
             done, valid = self._loop(
@@ -508,8 +533,11 @@ class Trainer(keras.Model):
             batch_size, name = 32 if batch_size is None else batch_size, "batch_size"
             if len(x) < count:
                 raise ValueError(f"`x` has {len(x)} cases, fewer than the {count} replicas.")
-        replicas.check_batch_size(batch_size, count, name)
-        replicas.check_chains(self.chains, count)
+        each = "each has an equal share."
+        replicas.check_multiple(batch_size, count, name, each)
+        if self.chains is not None:
+            each += " Counted are those of one temperature."
+            replicas.check_multiple(self.chains, count, "chains", each)
 
     def _find_steps_per_execution(self, train, steps_per_epoch):
         if self._steps_per_execution != "auto":

@@ -181,17 +181,7 @@ class RBM(Trainer):
         for part in (self.gradient, self.negative, self.sparsity):
             if part is not None:
                 part.serve(self)
-        self.updates, self.epochs = (
-            self.add_weight(
-                name=name,
-                shape=(),
-                initializer="zeros",
-                dtype="int64",
-                trainable=False,
-                aggregation="only_first_replica",
-            )
-            for name in ("updates", "epochs")
-        )
+        self._add_counters()
 
     @property
     def k(self):
@@ -280,13 +270,7 @@ class RBM(Trainer):
         if metrics is None:
             bits = self.persistent and likelihood.has_bits(self.layer)
             metrics = ["pseudo_log_likelihood" if bits else "reconstruction_cross_entropy"]
-        metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-        known = (*self._means, "free_energy_gap")
-        for name in metrics:
-            if name not in known:
-                raise ValueError(
-                    f"Unknown metric {name!r} in `metrics`; known: {', '.join(known)}."
-                )
+        metrics = self._named(metrics, (*self._means, "free_energy_gap"))
         if "pseudo_log_likelihood" in metrics and not likelihood.has_bits(self.layer):
             raise ValueError(
                 "The metric `pseudo_log_likelihood` needs Bernoulli or spin visible units, and no "

@@ -25,7 +25,6 @@ Published (Hinton & Salakhutdinov 2006), squared error per test image: 3.00; PCA
 import argparse
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import runs
 
@@ -60,8 +59,7 @@ class Preset:
 
     def falling(self, rate, epochs, cases):
         """Returns a schedule from a rate to zero, over so many epochs of so many cases."""
-        updates = epochs * -(-cases // self.batch_size)
-        return keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
+        return runs.falling(rate, epochs, cases, self.batch_size)
 
 
 PRESETS = {
@@ -95,12 +93,7 @@ def parse_arguments():
         help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
     )
     runs.add_arguments(parser, RUN_DIR)
-    args = parser.parse_args()
-    if args.run_dir == Path(RUN_DIR):
-        kind = f"-{args.preset}" * (args.preset != "default")
-        kind += "-no-pretraining" * args.no_pretraining + "-validation" * args.validation
-        args.run_dir = Path(RUN_DIR + kind + f"-seed{args.seed}" * (args.seed != 0))
-    return args
+    return runs.parse(parser, RUN_DIR)
 
 
 def make_stacks(x, preset):

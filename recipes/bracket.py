@@ -38,9 +38,7 @@ def train(x, epochs, checkpoint):
     )
     rbm.build((None, x.shape[1]))
     rbm.layer.set_vbias_from_data(x)
-    updates = epochs * -(-len(x) // 50)
-    rate = keras.optimizers.schedules.PolynomialDecay(0.1, updates, 0.0)
-    rbm.compile(keras.optimizers.SGD(rate))
+    rbm.compile(keras.optimizers.SGD(runs.falling(0.1, epochs, len(x), batch_size=50)))
     rbm.fit(x, batch_size=50, epochs=epochs, verbose=0, checkpoint=checkpoint)
     return rbm
 

@@ -35,7 +35,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import runs
 
@@ -153,13 +152,7 @@ def parse_arguments():
         help="fine-tune the same network from the same random initial weights",
     )
     runs.add_arguments(parser, RUN_DIR)
-    args = parser.parse_args()
-    if args.run_dir == Path(RUN_DIR):
-        # Runs of another kind get a folder of their own.
-        kind = f"-{args.preset}" * (args.preset != "default")
-        kind += "-no-pretraining" * args.no_pretraining + f"-seed{args.seed}" * (args.seed != 0)
-        args.run_dir = Path(RUN_DIR + kind)
-    return args
+    return runs.parse(parser, RUN_DIR)
 
 
 def pretrain(stack, x, how, folder, metrics):

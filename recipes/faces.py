@@ -98,8 +98,7 @@ def train(x, valid, preset, folder, metrics):
         chains=preset.chains,
         gradient=dbn.gradients.Centered(),
     )
-    updates = preset.epochs * -(-len(x) // preset.batch_size)
-    rate = keras.optimizers.schedules.PolynomialDecay(preset.learning_rate, updates, 0.0)
+    rate = runs.falling(preset.learning_rate, preset.epochs, len(x), preset.batch_size)
     rbm.compile(
         keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.99), metrics=["free_energy_gap"]
     )

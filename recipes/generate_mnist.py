@@ -25,7 +25,6 @@ are a first guess, made to fit two hours on 2 CPU cores, and its figure is not k
 import argparse
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import runs
 
@@ -55,8 +54,7 @@ class Preset:
 
     def optimizer(self, rate, epochs, cases):
         """Returns the optimizer of so many epochs."""
-        updates = epochs * -(-cases // self.batch_size)
-        rate = keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
+        rate = runs.falling(rate, epochs, cases, self.batch_size)
         return keras.optimizers.SGD(rate, momentum=self.momentum)
 
 
@@ -76,11 +74,7 @@ def parse_arguments():
     )
     parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train, above")
     runs.add_arguments(parser, RUN_DIR)
-    args = parser.parse_args()
-    if args.run_dir == Path(RUN_DIR):
-        kind = f"-{args.preset}" * (args.preset != "default")
-        args.run_dir = Path(RUN_DIR + kind + f"-seed{args.seed}" * (args.seed != 0))
-    return args
+    return runs.parse(parser, RUN_DIR)
 
 
 def wrong(model, split):

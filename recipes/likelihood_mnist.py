@@ -22,7 +22,6 @@ import argparse
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import runs
 
@@ -64,8 +63,7 @@ class Preset:
         )
         rbm.build((None, x.shape[1]))
         rbm.layer.set_vbias_from_data(x)
-        updates = self.epochs * -(-len(x) // self.batch_size)
-        rate = keras.optimizers.schedules.PolynomialDecay(self.learning_rate, updates, 0.0)
+        rate = runs.falling(self.learning_rate, self.epochs, len(x), self.batch_size)
         rbm.compile(keras.optimizers.SGD(rate, use_ema=True, ema_momentum=self.average))
         return rbm
 
@@ -161,11 +159,7 @@ def parse_arguments():
         help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
     )
     runs.add_arguments(parser, RUN_DIR)
-    args = parser.parse_args()
-    if args.run_dir == Path(RUN_DIR):
-        kind = f"-{args.preset}" * (args.preset != "default") + "-validation" * args.validation
-        args.run_dir = Path(RUN_DIR + kind + f"-seed{args.seed}" * (args.seed != 0))
-    return args
+    return runs.parse(parser, RUN_DIR)
 
 
 def main():

@@ -121,8 +121,7 @@ def train(x, preset, folder, metrics):
     )
     rbm.build((None, x.shape[1]))
     metrics["gabor_share_before"] = float(gabor_like(rbm)[0].mean())
-    updates = preset.epochs * -(-len(x) // preset.batch_size)
-    rate = keras.optimizers.schedules.PolynomialDecay(preset.learning_rate, updates, 0.0)
+    rate = runs.falling(preset.learning_rate, preset.epochs, len(x), preset.batch_size)
     rbm.compile(keras.optimizers.SGD(rate, momentum=0.9))
     history = rbm.fit(
         x,

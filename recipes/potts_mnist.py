@@ -27,7 +27,6 @@ each times its level) and metrics.json.
 import argparse
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import runs
 
@@ -71,8 +70,7 @@ class Preset:
         )
         rbm.build((None, x.shape[1]))
         rbm.layer.set_vbias_from_data(x)
-        updates = self.epochs * -(-len(x) // self.batch_size)
-        rate = keras.optimizers.schedules.PolynomialDecay(self.learning_rate, updates, 0.0)
+        rate = runs.falling(self.learning_rate, self.epochs, len(x), self.batch_size)
         optimizer = keras.optimizers.SGD(rate, use_ema=True, ema_momentum=self.average)
         rbm.compile(optimizer, metrics=["free_energy_gap"])
         return rbm
@@ -220,11 +218,7 @@ def parse_arguments():
     )
     parser.add_argument("--preset", choices=PRESETS, default="default", help="how long to train")
     runs.add_arguments(parser, RUN_DIR)
-    args = parser.parse_args()
-    if args.run_dir == Path(RUN_DIR):
-        kind = f"-{args.preset}" * (args.preset != "default")
-        args.run_dir = Path(RUN_DIR + kind + f"-seed{args.seed}" * (args.seed != 0))
-    return args
+    return runs.parse(parser, RUN_DIR)
 
 
 def main():

@@ -96,6 +96,33 @@ def add_run_arguments(parser, default_folder, more_help=""):
     )
 
 
+def parse(parser, default_folder):
+    """Parses the command line; a run of another kind than the default has a folder of its own.
+
+    Args:
+        parser: `argparse.ArgumentParser` with the options of `add_arguments`, and perhaps
+            `--preset`, `--no-pretraining` and `--validation`.
+        default_folder: As for `add_arguments`.
+
+    Returns:
+        The options.
+    """
+    args = parser.parse_args()
+    if args.run_dir == Path(default_folder):
+        preset = getattr(args, "preset", "default")
+        kind = f"-{preset}" * (preset != "default")
+        for flag in ("no_pretraining", "validation"):
+            kind += f"-{flag.replace('_', '-')}" * getattr(args, flag, False)
+        args.run_dir = Path(default_folder + kind + f"-seed{args.seed}" * (args.seed != 0))
+    return args
+
+
+def falling(rate, epochs, cases, batch_size):
+    """Returns a learning rate that falls linearly to zero, over so many epochs of so many cases."""
+    updates = epochs * -(-cases // batch_size)
+    return keras.optimizers.schedules.PolynomialDecay(rate, updates, 0.0)
+
+
 def start(folder, options):
     """Makes a run folder. Exits with code 2, and nothing touched, where that would lose anything.
 

@@ -34,6 +34,32 @@ def refused(capsys, function, *arguments):
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        ("", "runs/some"),
+        ("--seed 3", "runs/some-seed3"),
+        ("--preset fast --no-pretraining --seed 2", "runs/some-fast-no-pretraining-seed2"),
+        ("--validation", "runs/some-validation"),
+        ("--preset fast --run-dir mine", "mine"),
+    ],
+)
+def test_a_run_of_another_kind_has_a_folder_of_its_own(words, folder, monkeypatch):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--no-pretraining", action="store_true")
+    parser.add_argument("--validation", action="store_true")
+    runs.add_arguments(parser, "runs/some")
+    monkeypatch.setattr("sys.argv", ["recipe.py", *words.split()])
+    assert runs.parse(parser, "runs/some").run_dir == Path(folder)
+
+
+def test_a_falling_rate_is_zero_after_the_last_update():
+    rate = runs.falling(0.4, epochs=3, cases=101, batch_size=50)  # 9 updates.
+    assert [float(rate(update)) for update in (0, 9)] == [pytest.approx(0.4), 0.0]
+    assert float(rate(3)) == pytest.approx(0.4 * 2 / 3)
+
+
 # The run folder
 
 
