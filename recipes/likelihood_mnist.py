@@ -46,6 +46,7 @@ class Preset:
     batch_size: int = 128
     learning_rate: float = 0.3
     average: float = 0.999
+    weight_decay: float = 0.0  # Half of it times the sum of squared weights is added to the cost.
     watched_every: int = 10
     temperatures: int = 12000
     raised: int = 500  # Cases for RAISE, and for AIS beside it.
@@ -53,8 +54,13 @@ class Preset:
 
     def rbm(self, x):
         """Returns the RBM for these images, compiled."""
+        decay = keras.regularizers.L2(self.weight_decay / 2) if self.weight_decay else None
         rbm = dbn.RBM(
-            dbn.RBMLayer(self.hidden, kernel_initializer=keras.initializers.RandomNormal(0, 0.01)),
+            dbn.RBMLayer(
+                self.hidden,
+                kernel_initializer=keras.initializers.RandomNormal(0, 0.01),
+                kernel_regularizer=decay,
+            ),
             k=self.k,
             persistent=True,
             chains=self.chains,
@@ -70,8 +76,10 @@ class Preset:
 
 PRESETS = {
     "default": Preset(epochs=180),
-    "hour": Preset(epochs=560, learning_rate=0.2, watched_every=40, temperatures=40000),
-    "large": Preset(epochs=240, hidden=1000, watched_every=40, temperatures=20000),
+    "hour": Preset(epochs=600, weight_decay=5e-5, watched_every=40, temperatures=40000),
+    "large": Preset(
+        epochs=240, hidden=1000, weight_decay=5e-5, watched_every=40, temperatures=20000
+    ),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
     ),

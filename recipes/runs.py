@@ -197,6 +197,25 @@ def load_data(args):
         refuse(error)
 
 
+def remembered(folder, name, compute):
+    """Returns what a function computes, or what it did in an earlier try of an unfinished run.
+
+    Args:
+        folder: The run folder.
+        name: Name of the figure, one for each thing computed in the run.
+        compute: Function without arguments, of a number or a list of numbers.
+
+    Returns:
+        Its value, as JSON keeps it.
+    """
+    path = folder / CHECKPOINTS / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    path.parent.mkdir(exist_ok=True)
+    _write_whole(path, _json(compute()))
+    return remembered(folder, name, compute)
+
+
 class Metrics(dict):
     """The figures of a run by name. What is told is kept, and told from what is kept."""
 

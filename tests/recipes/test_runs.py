@@ -89,6 +89,21 @@ def test_start_goes_on_with_an_unfinished_run_of_the_same_options(tmp_path, caps
     assert kept.read_text() == "hours of work"
 
 
+def test_what_an_unfinished_run_has_computed_is_remembered_until_it_is_finished(tmp_path):
+    folder, calls = runs.start(tmp_path, parse()), []
+
+    def compute():
+        calls.append(None)
+        return [np.float32(0.5), 1 / 3]
+
+    assert runs.remembered(folder, "one", compute) == runs.remembered(folder, "one", compute)
+    assert runs.remembered(folder, "one", compute) == [0.5, 1 / 3] and len(calls) == 1
+    runs.remembered(folder, "other", compute)
+    assert len(calls) == 2
+    runs.finish(folder, runs.Metrics(cost=1.0))
+    assert not (folder / runs.CHECKPOINTS).exists()
+
+
 def test_start_refuses_an_unfinished_run_of_other_options_and_leaves_it_as_it_is(tmp_path, capsys):
     (runs.start(tmp_path, parse()) / "rbm.checkpoint").write_text("hours of work")
     before = contents(tmp_path)
