@@ -30,9 +30,6 @@ Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the mea
 """
 
 import argparse
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 
@@ -41,6 +38,7 @@ import runs
 import keras
 import numpy as np
 
+import classifiers
 import dbn
 
 RUN_DIR = "runs/dbn_{data_set}"
@@ -108,17 +106,6 @@ PRESETS = {
     ),
 }
 
-# Runs in a process of its own: no Keras model, no class of dbn, only TensorFlow.
-PREDICT = """
-import sys
-import numpy as np, tensorflow as tf
-assert "dbn" not in sys.modules
-model, x, out = sys.argv[1:]
-model = tf.saved_model.load(model)
-parts = [model.serve(part).numpy() for part in np.array_split(np.load(x), 10)]
-np.save(out, np.concatenate(parts))
-"""
-
 
 class TutorialPatience(keras.callbacks.Callback):
     """Stops as the tutorial's DBN.py does, which looks once an epoch.
@@ -153,25 +140,6 @@ def parse_arguments():
     )
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
-
-
-def pretrain(stack, x, how, folder, metrics):
-    """Pretrains the stack layer by layer."""
-    start = time.perf_counter()
-    histories = stack.pretrain(
-        x,
-        epochs=how.epochs,
-        batch_size=how.batch_size,
-        optimizer=how.optimizer(len(x)),
-        checkpoint=folder / runs.CHECKPOINTS,
-    )
-    costs = [h.history["reconstruction_cross_entropy"][-1] for h in histories]
-    metrics.tell(
-        "Pretrained in {pretraining_seconds:.0f} s; reconstruction cross entropy of each layer: "
-        "{reconstruction_cross_entropy} nats a case",
-        pretraining_seconds=time.perf_counter() - start,
-        reconstruction_cross_entropy=[round(cost, 3) for cost in costs],
-    )
 
 
 def fine_tune(model, train, valid, how, seed, folder, metrics):
@@ -211,35 +179,6 @@ def fine_tune(model, train, valid, how, seed, folder, metrics):
     metrics["validation_errors"] = [1 - value for value in accuracy]
 
 
-def test(model, split, metrics):
-    """Classifies the test set; returns the probabilities."""
-    probabilities = model.predict(split.x, batch_size=1000, verbose=0)
-    wrong = int(np.sum(np.argmax(probabilities, axis=1) != split.y))
-    metrics.tell(
-        "Test error {test_error:.2%} ({test_wrong} of {test_cases})",
-        test_error=wrong / len(split.y),
-        test_wrong=wrong,
-        test_cases=len(split.y),
-    )
-    return probabilities
-
-
-def export(model, x, probabilities, folder, metrics):
-    """Exports the model, and compares what a process without Keras models makes of the test set."""
-    model.export(folder / "saved_model", verbose=False)
-    with tempfile.TemporaryDirectory() as scratch:
-        np.save(f"{scratch}/x.npy", x)
-        command = [sys.executable, "-c", PREDICT, str(folder / "saved_model")]
-        subprocess.run([*command, f"{scratch}/x.npy", f"{scratch}/out.npy"], check=True)
-        exported = np.load(f"{scratch}/out.npy")
-    metrics.tell(
-        "SavedModel in a process with TensorFlow alone: largest difference of a probability "
-        "{export_difference:.1e}, {export_other_class} predictions differ",
-        export_difference=float(np.max(np.abs(exported - probabilities))),
-        export_other_class=int(np.sum(exported.argmax(1) != probabilities.argmax(1))),
-    )
-
-
 def draw(stack, x, img_shape, folder):
     """Draws filters of the first layer, and what comes back from the top of the stack."""
     W = stack.rbms[0].layer.W.numpy()[:, :100]
@@ -258,7 +197,7 @@ def main():
     data, info = runs.load_data(args)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    train, valid, test_split = data
+    train, valid, test = data
     if preset.cases is not None:
         train = dbn.data.Split(train.x[: preset.cases], train.y[: preset.cases])
 
@@ -280,19 +219,25 @@ def main():
     if preset.vbias_from_data:
         stack.rbms[0].layer.set_vbias_from_data(train.x)
     if not args.no_pretraining:
-        pretrain(stack, train.x, preset.pretraining, folder, metrics)
+        how = preset.pretraining
+        classifiers.pretrain(
+            stack,
+            train.x,
+            folder,
+            metrics,
+            epochs=how.epochs,
+            batch_size=how.batch_size,
+            optimizer=how.optimizer(len(train.x)),
+        )
         stack.save(folder / "stack.keras")
-    draw(stack, test_split.x[:20], info.img_shape, folder)
+    draw(stack, test.x[:20], info.img_shape, folder)
 
     model = stack.classifier(info.num_classes)
     how = preset.from_scratch if args.no_pretraining else preset.fine_tuning
     fine_tune(model, train, valid, how, args.seed, folder, metrics)
-    probabilities = test(model, test_split, metrics)
-    wrong = test_split.x[probabilities.argmax(1) != test_split.y][:200]
-    if len(wrong):
-        rows = np.resize(wrong, (-(-len(wrong) // 20), 20, wrong.shape[1]))
-        dbn.images.save(folder / "errors.png", dbn.images.chains(rows, info.img_shape))
-    export(model, test_split.x, probabilities, folder, metrics)
+    probabilities = model.predict(test.x, batch_size=1000, verbose=0)
+    classifiers.test(probabilities.argmax(1), test, info.img_shape, folder, metrics)
+    classifiers.export(model, test.x, probabilities, folder, metrics)
     runs.finish(folder, metrics)
 
 

@@ -31,6 +31,7 @@ import runs
 import keras
 import numpy as np
 
+import classifiers
 import dbn
 
 RUN_DIR = "runs/generate_{data_set}"
@@ -77,9 +78,9 @@ def parse_arguments():
     return runs.parse(parser, RUN_DIR)
 
 
-def wrong(model, split):
-    """Returns which cases are given another label than theirs."""
-    return np.argmax(model.log_probabilities(split.x), axis=1) != split.y
+def classes(model, x):
+    """Returns the class that each case is given."""
+    return np.argmax(model.log_probabilities(x), axis=1)
 
 
 def pretrain(model, train, valid, preset, folder, metrics):
@@ -98,7 +99,7 @@ def pretrain(model, train, valid, preset, folder, metrics):
     metrics.tell(
         "Pretrained in {pretraining_seconds:.0f} s; validation error {pretrained_error:.2%}",
         pretraining_seconds=time.perf_counter() - started,
-        pretrained_error=float(np.mean(wrong(model, valid))),
+        pretrained_error=float(np.mean(classes(model, valid.x) != valid.y)),
     )
 
 
@@ -124,26 +125,11 @@ def up_down(model, train, valid, preset, folder, metrics):
         "Up-down in {up_down_seconds:.0f} s; validation error {validation_error:.2%} at epoch "
         "{best_epoch} of {epochs}",
         up_down_seconds=time.perf_counter() - started,
-        validation_error=float(np.mean(wrong(model, valid))),
+        validation_error=float(np.mean(classes(model, valid.x) != valid.y)),
         best_epoch=int(np.argmin(errors)) + 1,
         epochs=len(errors),
     )
     metrics["validation_errors"] = errors
-
-
-def test(model, split, img_shape, folder, metrics):
-    """Classifies the test set, and draws what it gets wrong."""
-    missed = wrong(model, split)
-    metrics.tell(
-        "Test error {test_error:.2%} ({test_wrong} of {test_cases})",
-        test_error=float(np.mean(missed)),
-        test_wrong=int(np.sum(missed)),
-        test_cases=len(missed),
-    )
-    pictures = split.x[missed][:200]
-    if len(pictures):
-        rows = np.resize(pictures, (-(-len(pictures) // 20), 20, pictures.shape[1]))
-        dbn.images.save(folder / "errors.png", dbn.images.chains(rows, img_shape))
 
 
 def draw(model, steps, img_shape, folder, metrics):
@@ -166,7 +152,7 @@ def main():
     data, info = runs.load_data(args)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    train, valid, test_split = data
+    train, valid, test = data
     train = dbn.data.Split(train.x[: preset.cases], train.y[: preset.cases])
 
     keras.utils.set_random_seed(args.seed)
@@ -190,7 +176,7 @@ def main():
     model.save(folder / "model.keras")
     model.export(folder / "saved_model", verbose=False)
     draw(model, preset.steps, info.img_shape, folder, metrics)
-    test(model, test_split, info.img_shape, folder, metrics)
+    classifiers.test(classes(model, test.x), test, info.img_shape, folder, metrics)
     runs.finish(folder, metrics)
 
 
