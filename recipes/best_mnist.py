@@ -82,7 +82,7 @@ PRESETS = {
         epochs=20,
         rate=0.01,
         rate_from_scratch=0.01,
-        max_norm=3.0,
+        max_norm=1.0,
         average=0.9,
         images=500,
     ),
@@ -179,7 +179,7 @@ def fine_tune(model, train, watched, rate, preset, seed, folder, metrics):
 
 def draw_course(metrics, path):
     """Draws the training loss over the epochs and, where there is one, the validation error."""
-    curves = {"training loss, nats": metrics["training_losses"]}
+    curves = {"training loss with dropout, nats": metrics["training_losses"]}
     if "validation_errors" in metrics:
         curves["validation error, %"] = 100 * np.array(metrics["validation_errors"])
     figure, axes = pyplot.subplots(
