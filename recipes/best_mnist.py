@@ -188,6 +188,7 @@ def draw_course(metrics, path):
     for axis, (label, values) in zip(axes[0], curves.items(), strict=True):
         axis.plot(np.arange(1, len(values) + 1), values)
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
