@@ -109,16 +109,6 @@ def parse_arguments():
     return runs.parse(parser, RUN_DIR)
 
 
-def make_stack(x, preset):
-    """Returns the stack as it starts, in both arms."""
-    stack = dbn.DBN(
-        [dbn.RBMLayer(units, kernel_initializer="glorot_uniform") for units in preset.layers]
-    )
-    stack.build((None, x.shape[1]))
-    stack.rbms[0].layer.set_vbias_from_data(x)
-    return stack
-
-
 def make_classifier(stack, num_classes, preset):
     """Returns the network to fine-tune, on the stack's layers."""
     limit = None if preset.max_norm is None else keras.constraints.MaxNorm(preset.max_norm)
@@ -215,7 +205,7 @@ def main():
         images=len(train.x),
         layers=[train.x.shape[1], *preset.layers, info.num_classes],
     )
-    stack = make_stack(train.x, preset)
+    stack = classifiers.make_stack(train.x, preset.layers)
     if not args.no_pretraining:
         epochs = preset.pretraining_epochs
         rate = preset.falling(preset.pretraining_rate, epochs, len(train.x))

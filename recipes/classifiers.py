@@ -1,4 +1,4 @@
-"""What recipes that end in a classifier share: pretraining, the test, the export."""
+"""What recipes that end in a classifier share: a stack, its pretraining, the test, the export."""
 
 import subprocess
 import sys
@@ -21,6 +21,22 @@ model = tf.saved_model.load(model)
 parts = [model.serve(part).numpy() for part in np.array_split(np.load(x), 10)]
 np.save(out, np.concatenate(parts))
 """
+
+
+def make_stack(x, layers):
+    """Returns a stack for these images, with random initial weights.
+
+    From the tutorial's wide start a third of the first layer's units would die at the rates that
+    the recipes pretrain with, and their filters stay noise; from Keras' own start none does.
+
+    Args:
+        x: Cases, `(cases, visible)`, whose means the visible biases start from.
+        layers: Numbers of hidden units, from the bottom up.
+    """
+    stack = dbn.DBN([dbn.RBMLayer(units, kernel_initializer="glorot_uniform") for units in layers])
+    stack.build((None, x.shape[1]))
+    stack.rbms[0].layer.set_vbias_from_data(x)
+    return stack
 
 
 def pretrain(stack, x, folder, metrics: runs.Metrics, **training):

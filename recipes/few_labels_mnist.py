@@ -36,6 +36,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import StratifiedKFold
 
+import classifiers
 import dbn
 
 matplotlib.use("Agg")
@@ -141,36 +142,6 @@ def draw(y, count, seed):
     return np.concatenate([rng.permutation(np.flatnonzero(y == label))[:each] for label in classes])
 
 
-def make_stack(x, preset):
-    """Returns the stack with its random initial weights, the same in both arms."""
-    stack = dbn.DBN(
-        [dbn.RBMLayer(units, kernel_initializer="glorot_uniform") for units in preset.layers]
-    )
-    stack.build((None, x.shape[1]))
-    stack.rbms[0].layer.set_vbias_from_data(x)
-    return stack
-
-
-def pretrain(stack, x, preset, folder, metrics):
-    """Pretrains the stack layer by layer, without labels."""
-    started = time.perf_counter()
-    epochs, batch_size = preset.pretraining_epochs, preset.batch_size
-    rate = runs.falling(preset.pretraining_rate, epochs, len(x), batch_size)
-    stack.pretrain(
-        x,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=keras.optimizers.SGD(rate, momentum=0.5),
-        checkpoint=folder / runs.CHECKPOINTS,
-    )
-    stack.save(folder / "stack.keras")
-    metrics.tell(
-        "Pretrained on {unlabelled} images in {pretraining_seconds:.0f} s",
-        unlabelled=len(x),
-        pretraining_seconds=time.perf_counter() - started,
-    )
-
-
 def fine_tune(stack, x, y, classes, way, updates, batch_size, seed):
     """Returns a classifier, trained on these cases from a copy of the stack."""
     keras.utils.set_random_seed(seed)  # Masks of dropout.
@@ -188,7 +159,8 @@ def fine_tune(stack, x, y, classes, way, updates, batch_size, seed):
         keras.optimizers.Adam(falling(way.rate)),
         {layer: falling(way.below * way.rate) for layer in body},
     )
-    # XLA would take as long to compile as most of these fits take.
+    # XLA would take as long to compile as most of these fits take, and draws the masks of dropout
+    # slowly on a CPU.
     model.compile(
         optimizer,
         "sparse_categorical_crossentropy",
@@ -204,7 +176,9 @@ def fine_tune(stack, x, y, classes, way, updates, batch_size, seed):
 
 def accuracy(model, x, y):
     """Returns the share of cases that are classified rightly."""
-    return float(np.mean(np.argmax(model.predict(x, batch_size=1000, verbose=0), axis=1) == y))
+    parts = np.array_split(x, -(-len(x) // 1000))  # Keras' `predict` compiles first, every model.
+    found = np.concatenate([np.argmax(model(part, training=False), axis=1) for part in parts])
+    return float(np.mean(found == y))
 
 
 def cross_validate(stack, x, y, classes, way, preset, seed):
@@ -223,8 +197,7 @@ def cross_validate(stack, x, y, classes, way, preset, seed):
 
 def choose(stack, x, y, classes, preset, seed, folder, metrics):
     """Returns the way to fine-tune that is best by cross-validation over these labels."""
-    started = time.perf_counter()
-    found = []
+    started, found = time.perf_counter(), []
     for number, way in enumerate(preset.ways):
         folds = runs.remembered(
             folder,
@@ -337,10 +310,21 @@ def main():
         layers=[x.shape[1], *preset.layers, info.num_classes],
         labels=list(preset.updates),
     )
-    stack = make_stack(x, preset)
+    stack = classifiers.make_stack(x, preset.layers)
     metrics["initial_norms"] = [float(tf.norm(rbm.layer.W)) for rbm in stack.rbms]
     if pretraining:
-        pretrain(stack, x, preset, folder, metrics)
+        epochs, batch_size = preset.pretraining_epochs, preset.batch_size
+        rate = runs.falling(preset.pretraining_rate, epochs, len(x), batch_size)
+        classifiers.pretrain(
+            stack,
+            x,
+            folder,
+            metrics,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=keras.optimizers.SGD(rate, momentum=0.5),
+        )
+        stack.save(folder / "stack.keras")
     few = rows[preset.chosen_with]
     way = choose(stack, x[few], y[few], info.num_classes, preset, args.seed, folder, metrics)
     found = measure(
