@@ -40,7 +40,7 @@ import classifiers
 import dbn
 
 matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 RUN_DIR = "runs/few_labels_{data_set}"
 PUBLISHED = {
@@ -250,12 +250,13 @@ def measure(stack, x, y, test, classes, way, preset, seed, folder, metrics):
     return found
 
 
-def plot(arms, path):
+def plot(arms, published, path):
     """Draws the test error by the number of labels, each arm and what is published for it.
 
     Args:
         arms: Dict from whether there was pretraining to a dict from the number of labels to mean
             and standard deviation of the accuracy.
+        published: Likewise, to accuracies alone.
         path: Path of the picture.
     """
     figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
@@ -265,10 +266,15 @@ def plot(arms, path):
         spread = [100 * deviation for _, deviation in found.values()]
         style = {"color": colour, "marker": "o", "capsize": 3}
         axis.errorbar(list(found), errors, spread, label=name, **style)
-        published = {n: 100 * (1 - p) for n, p in PUBLISHED[pretraining].items() if n in found}
-        if published:
-            axis.plot(*zip(*published.items(), strict=True), "x", color=colour, label="published")
+        if others := published.get(pretraining):
+            errors = [100 * (1 - value) for value in others.values()]
+            axis.plot(list(others), errors, "x", color=colour, label=f"{name}, published")
     axis.set(xscale="log", yscale="log", xlabel="labels", ylabel="test error, %")
+    counts = list(next(iter(arms.values())))
+    axis.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+    for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        which(ticker.FormatStrFormatter("%g"))
     axis.legend()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
@@ -331,7 +337,7 @@ def main():
         stack, x, y, data.test, info.num_classes, way, preset, args.seed, folder, metrics
     )
     arms = {pretraining: found, **({not pretraining: beside} if beside else {})}
-    plot(arms, folder / "accuracy.png")
+    plot(arms, PUBLISHED if info.name == "mnist" else {}, folder / "accuracy.png")
     runs.finish(folder, metrics)
 
 
