@@ -65,7 +65,8 @@ def _cost(layer, v, end, mean=tf.reduce_mean, end_mean=tf.reduce_mean):
 
 def _mean_over(count):
     """Returns a function of values of this replica's cases: their part of the mean over `count`."""
-    return lambda x: tf.reduce_sum(x, axis=0) / tf.cast(count, x.dtype)
+    # A share of no case has a count of 0, whatever the batch has.
+    return lambda x: tf.reduce_sum(x, axis=0) / tf.cast(tf.maximum(count, 1), x.dtype)
 
 
 @keras.saving.register_keras_serializable(package="dbn")
@@ -288,7 +289,6 @@ class RBM(Trainer):
         self._run_prepare = self._compiled(self._prepare_batch, jit_compile)
         self._run_update = self._compiled(self._update, jit_compile)
         self._run_share = self._compiled(self._differentiate, jit_compile)
-        self._run_draw = self._compiled(self._draw_for_own_chains, jit_compile)
 
     def states(self, v, number, stream=noise.Stream.BINARIZE, share=None):
         """Returns what the model learns from a batch `(cases, visible)`: itself, or drawn bits."""
@@ -309,11 +309,10 @@ class RBM(Trainer):
 
     def prepare(self, v, number, share=None):
         """Returns the states and the uniform numbers of update `number` from a batch."""
-        if share is None:
-            # Compiled apart from the update, where XLA would make the numbers anew at every use.
-            return self._run_prepare(v, number)
-        # Compiled in part: how many cases the whole batch has is known only when it is read.
-        return *self._prepare_batch(v, number, share), share
+        # Compiled apart from the update, where XLA would make the numbers anew at every use. Of the
+        # numbers of a whole batch it makes little more than the share's.
+        prepared = self._run_prepare(v, number, share)
+        return prepared if share is None else (*prepared, share)
 
     def update(self, v, uniforms, measured, share=None):
         """Makes one update of the parameters, chains and metrics from a batch and its noise."""
@@ -343,25 +342,19 @@ class RBM(Trainer):
         self._update_metrics(v, bit, u[:, 1:])
 
     def _prepare_batch(self, v, number, share=None):
-        if share is None:
-            uniforms = self.negative.draw(self.layer, tf.shape(v)[0], self.seed, number)
-        elif self.chains is None:
-            uniforms = self.negative.draw(self.layer, share.cases, self.seed, number)
+        cases = tf.shape(v)[0] if share is None else share.cases
+        uniforms = self.negative.draw(self.layer, cases, self.seed, number)
+        if share is not None:
             axis = self.negative.chain_axis + 1
-            uniforms = tuple(tf.gather(u, share.rows, axis=axis) for u in uniforms)
-        else:
-            uniforms = self._run_draw(number)
+            if self.chains is None:
+                uniforms = tuple(tf.gather(u, share.rows, axis=axis) for u in uniforms)
+            else:
+                uniforms = tuple(replicas.own(u, axis) for u in uniforms)
         measured = ()
         if self.persistent and "reconstruction_cross_entropy" in self._log_names:
             shape = (self.layer.uniforms_per_step[1],)
             measured = self._draw(shape, v, number, noise.Stream.METRIC, share)
         return self.states(v, number, share=share), uniforms, measured
-
-    def _draw_for_own_chains(self, number):
-        """Returns the uniform numbers of update `number` for this replica's persistent chains."""
-        axis = self.negative.chain_axis + 1
-        uniforms = self.negative.draw(self.layer, None, self.seed, number)
-        return tuple(replicas.own(u, axis) for u in uniforms)
 
     def _update(self, v, uniforms, measured):
         chain = None if self.chain is None else self.chain.value

@@ -100,14 +100,15 @@ def on_two_devices():
             "k": 2,
             "binarize": True,
             "sparsity": lambda: dbn.penalties.Sparsity(0.1, 0.5),
+            "jit_compile": True,  # The others compile faster without.
         },
         "pcd": {
-            "x": BITS,
+            "x": BITS[:65],  # A last batch of one case leaves one of the replicas none.
             "persistent": True,
             "chains": 10,
             "gradient": dbn.gradients.Centered,
             "regularizer": "l2",
-            "jit_compile": True,  # The others compile faster without.
+            "jit_compile": True,
         },
         "fast": {"x": BITS, "negative": lambda: dbn.negative.FastPCD(1, 10, rate=0.1)},
         "tempering": {"x": BITS, "negative": lambda: dbn.negative.ParallelTempering(2, 10, 4)},
