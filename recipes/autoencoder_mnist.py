@@ -127,6 +127,8 @@ def pretrain(stacks, x, preset, folder, metrics):
             checkpoint=folder / runs.CHECKPOINTS / f"code_{stack.rbms[-1].layer.units}",
         )
         costs += [h.history["reconstruction_cross_entropy"][-1] for h in histories if h]
+        if stack is stacks[0]:
+            stack.save(folder / "stack.keras")  # The other gives their layers another optimizer.
     metrics.tell(
         "Pretrained in {pretraining_seconds:.0f} s; reconstruction cross entropy of each layer: "
         "{reconstruction_cross_entropy} nats a case",
@@ -212,7 +214,6 @@ def main():
     stacks = make_stacks(x, preset)
     if not args.no_pretraining:
         pretrain(stacks, x, preset, folder, metrics)
-        stacks[0].save(folder / "stack.keras")
     # Copies: both are to start from the pretrained layers.
     models = [stack.autoencoder(share=False) for stack in stacks]
     rate = preset.rate_from_scratch if args.no_pretraining else preset.rate
