@@ -45,6 +45,9 @@ def run(main):
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # Otherwise TensorFlow takes all of its memory, which others may be using, too.
+        tf.config.experimental.set_memory_growth(gpu, True)
     main()
 
 

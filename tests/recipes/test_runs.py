@@ -54,6 +54,16 @@ def test_a_run_of_another_kind_has_a_folder_of_its_own(words, folder, monkeypatc
     assert runs.parse(parser, "runs/some").run_dir == Path(folder)
 
 
+def test_a_recipe_lets_others_use_the_gpus_too(monkeypatch):
+    told = []
+    gpu = runs.tf.config.experimental
+    monkeypatch.setattr(runs.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(runs.tf.config, "list_physical_devices", lambda kind: [f"{kind}:0", "1"])
+    monkeypatch.setattr(gpu, "set_memory_growth", lambda *arguments: told.append(arguments))
+    runs.run(lambda: told.append("main"))
+    assert told == [("GPU:0", True), ("1", True), "main"]
+
+
 def test_a_falling_rate_is_zero_after_the_last_update():
     rate = runs.falling(0.4, epochs=3, cases=101, batch_size=50)  # 9 updates.
     assert [float(rate(update)) for update in (0, 9)] == [pytest.approx(0.4), 0.0]
