@@ -19,7 +19,7 @@ command; a fit that was broken off begins anew.
 
 Published, accuracy in %, a deep Boltzmann machine with fine-tuning / the same network from random
 weights: 100 labels 83.79 / 76.24; 1,000 93.65 / 88.71; 10,000 97.27 / 94.73; 60,000 98.73 / 98.20.
-The default preset has not been run in full: its settings are a guess, and its figures not known yet.
+The default preset has not been run in full: its settings are a guess, its figures not known yet.
 """
 
 import argparse
