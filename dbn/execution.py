@@ -8,7 +8,7 @@ import time
 
 import tensorflow as tf
 
-__all__ = ["Snapshot", "find_steps", "loop", "loop_over_replicas", "skip"]
+__all__ = ["Snapshot", "find_steps", "loop", "skip"]
 
 _SECONDS = 0.2
 
@@ -60,34 +60,6 @@ def loop(step, iterator, steps, prepare=lambda element, number: element):
         lambda: run(prepare(first.get_value(), zero)),
         lambda: (zero, tf.constant(True)),
     )
-
-
-def loop_over_replicas(step, iterator, steps):
-    """Runs `step` on the elements of the iterator of a distributed Dataset, as `loop` does.
-
-    Args:
-        step: Function of an element, whose tensors are one a replica, and of its number in this
-            loop, an int64 tensor; returns a boolean tensor.
-        iterator: Iterator of a `tf.distribute.DistributedDataset`.
-        steps: Scalar int64 tensor >= 1: how many elements to use, at most.
-
-    Returns:
-        How many elements were used, an int64 tensor, and whether all steps returned True.
-    """
-
-    def body(done, good, _):
-        element = iterator.get_next_as_optional()
-        return tf.cond(
-            element.has_value(),
-            lambda: (done + 1, good & step(element.get_value(), done), done + 1 < steps),
-            lambda: (done, good, False),
-        )
-
-    zero = tf.constant(0, tf.int64)
-    done, good, _ = tf.while_loop(
-        lambda done, good, more: more, body, (zero, tf.constant(True), tf.constant(True))
-    )
-    return done, good
 
 
 @tf.function(reduce_retracing=True)

@@ -1,8 +1,8 @@
 """Replicas: one training on several devices, through TensorFlow's distribution strategies.
 
-Each replica has a share of every batch and of the chains, and the rows that belong to it of the
-noise of the whole update. So what a training learns does not depend on how many replicas there are,
-but for the rounding of sums that are added in another order.
+Each replica is given every batch whole, and takes a share of its cases and of the chains, and the
+rows that belong to these of the noise of the whole update. So what a training learns does not
+depend on how many replicas there are, but for the rounding of sums that are added in another order.
 """
 
 from typing import NamedTuple
@@ -13,13 +13,11 @@ __all__ = [
     "Share",
     "check_multiple",
     "check_optimizer",
-    "common",
     "gathered",
     "mean_of_machines",
     "own",
     "shared_out",
     "summed",
-    "with_places",
 ]
 
 
@@ -35,33 +33,18 @@ class Share(NamedTuple):
     cases: tf.Tensor
 
     @classmethod
-    def of(cls, places):
-        """Returns the share that a replica's part of the places of `with_places` tells of."""
-        return cls(places[:, 0], common(places[:, 1]))
+    def own(cls, batch):
+        """Returns this replica's share of a batch: equally many cases each, but the last ones."""
+        context = tf.distribute.get_replica_context()
+        cases = tf.shape(batch, tf.int64)[0]
+        each = -(-cases // context.num_replicas_in_sync)
+        first = tf.minimum(each * tf.cast(context.replica_id_in_sync_group, tf.int64), cases)
+        return cls(tf.range(first, tf.minimum(first + each, cases)), cases)
 
-
-def common(values):
-    """Returns the one value that all cases of a share have, a scalar; 0 if there is no case."""
-    return tf.reduce_max(tf.concat([values, [0]], axis=0))
-
-
-def with_places(batches):
-    """Adds to each case of a batch its place in it, so that a replica knows its own.
-
-    Args:
-        batches: `tf.data.Dataset` of batches, nests of tensors of equally many cases.
-
-    Returns:
-        `tf.data.Dataset` of pairs, a batch and int64 places `(cases, 2)`: the number of the case,
-        and how many there are.
-    """
-
-    def place(*batch):
-        batch = batch if len(batch) > 1 else batch[0]
-        cases = tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0]
-        return batch, tf.stack([tf.range(cases), tf.fill([cases], cases)], axis=1)
-
-    return shared_out(batches.map(place))
+    def of(self, batch):
+        """Returns the cases of a batch that are of this share."""
+        with tf.device("CPU"):  # Where batches are read: of theirs, a device is sent its share.
+            return tf.gather(batch, self.rows)
 
 
 def shared_out(batches):

@@ -27,6 +27,8 @@ from dbn import (
 __all__ = ["Trainer"]
 
 _GAP_CASES = 5000
+with tf.Graph().as_default():  # In the scope of no strategy.
+    _UNSHARED = tf.distribute.get_strategy()
 _BEGINS_ANEW = (
     "A Dataset must begin anew whenever it is iterated over; one of a generator that can be used "
     "only once does not."
@@ -60,6 +62,7 @@ class Trainer(keras.Model):
         # Batches that earlier tries of this `fit` have used: of epochs before, and of this one.
         self._behind = self._made = 0
         self._tested = 0
+        self._is_running = False
         self._strategy = tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -104,6 +107,23 @@ class Trainer(keras.Model):
             )
             for name in ("updates", "epochs")
         )
+
+    @property
+    def distribute_strategy(self):
+        """The `tf.distribute` strategy that the model was made under, as in Keras."""
+        # Keras' loops share batches out by it. Their iterators wait up to two seconds at the end of
+        # every epoch (for tf.data's tuner), and the replicas take their shares themselves.
+        return _UNSHARED if self._is_running else super().distribute_strategy
+
+    @contextlib.contextmanager
+    def _running(self):
+        """While in it, Keras' loops read batches whole; what their ends say is made clear."""
+        self._is_running = True
+        try:
+            with distribution.lost_machines(self._strategy), _end_of_data_expected():
+                yield
+        finally:
+            self._is_running = False
 
     @staticmethod
     def _named(metrics, known):
@@ -263,15 +283,13 @@ class Trainer(keras.Model):
             compared = source.first(_GAP_CASES), batches.first_cases(valid, _GAP_CASES)
             stream = noise.Stream.BINARIZE_GAP
             bookkeeping.compare(*(self.states(v, i, stream) for i, v in enumerate(compared)))
-        if self._strategy is not None:
-            train = replicas.with_places(train)
         self._resident = source.array
         try:
             self.make_train_function()
             if progress is not None:
                 self._progress, self._made = progress, progress.made
                 self._behind = progress.done * (steps_per_epoch or 0)
-            with guarded, distribution.lost_machines(self._strategy), _end_of_data_expected():
+            with guarded, self._running():
                 if initial_epoch < epochs:
                     self.steps_per_execution = self._find_steps_per_execution(
                         train, steps_per_epoch
@@ -281,7 +299,7 @@ class Trainer(keras.Model):
                     epochs=epochs,
                     verbose=verbose,
                     callbacks=[bookkeeping, *callbacks],
-                    validation_data=None if valid is None else self._test_elements(valid),
+                    validation_data=None if valid is None else batches.numbered(valid),
                     shuffle=False,
                     initial_epoch=initial_epoch,
                     steps_per_epoch=steps_per_epoch,
@@ -327,12 +345,12 @@ class Trainer(keras.Model):
             self._assert_compile_called("evaluate")
             _refuse(y=y, sample_weight=sample_weight)
             valid = self._test_batches(x, batch_size, "batch_size", "x")
-            x = self._test_elements(batches.take(valid, steps, "steps"))
+            x = batches.numbered(batches.take(valid, steps, "steps"))
             if not self.built:
                 with self.distribute_strategy.scope():
                     self.build((None, valid.element_spec.shape[1]))
         self._tested = 0
-        with distribution.lost_machines(self._strategy), _end_of_data_expected():
+        with self._running():
             figures = super().evaluate(
                 x, verbose=verbose, callbacks=callbacks, return_dict=return_dict, **kwargs
             )
@@ -383,8 +401,8 @@ class Trainer(keras.Model):
                 return valid
 
             def step_of_replica(element, number):
-                batch, places = element
-                return step(prepare(batch, number, replicas.Share.of(places)))
+                share = replicas.Share.own(element)
+                return step(prepare(share.of(element), number, share))
 
             done, valid = self._loop(step, prepare, step_of_replica, iterator, steps)
             finite = [tf.reduce_all(tf.math.is_finite(w.value)) for w in self.trainable_variables]
@@ -442,15 +460,11 @@ class Trainer(keras.Model):
             everywhere = self._strategy.reduce(tf.distribute.ReduceOp.SUM, valid, axis=None)
             return everywhere == self._strategy.num_replicas_in_sync
 
-        return execution.loop_over_replicas(step_of_all, iterator, steps)
-
-    def _test_elements(self, valid):
-        """Returns a Dataset of batches with their numbers, as `make_test_function` reads them."""
-        numbered = batches.numbered(valid)
-        if self._strategy is None:
-            return numbered
-        return replicas.with_places(
-            numbered.map(lambda number, v: (tf.repeat(number, tf.shape(v)[0]), v))
+        return execution.loop(
+            lambda inputs: step_of_all(*inputs),
+            iterator,
+            steps,
+            lambda element, number: (element, number),
         )
 
     def remake(self):
@@ -471,9 +485,10 @@ class Trainer(keras.Model):
                 return _usable(v, self.case_units)
 
             def step_of_replica(element, _):
-                (numbers, v), places = element
-                share = replicas.Share.of(places)
-                self.test(v, replicas.common(numbers), share)
+                number, v = element
+                share = replicas.Share.own(v)
+                v = share.of(v)
+                self.test(v, number, share)
                 return _usable(v, self.case_units, share)
 
             done, valid = self._loop(
@@ -545,11 +560,9 @@ class Trainer(keras.Model):
         if self.run_eagerly:
             return 1
         before = execution.Snapshot(self._state())
-        probe, agreed = train.take(1).cache().repeat(), lambda seconds: seconds
+        probe, agreed = iter(train.take(1).cache().repeat()), lambda seconds: seconds
         if self._strategy is not None:
-            probe = self._strategy.experimental_distribute_dataset(probe)
             agreed = partial(replicas.mean_of_machines, self._strategy)
-        probe = iter(probe)
 
         def run(steps):
             # Without a look at the weights: these updates, all from one batch, may well diverge.

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import tensorflow as tf
@@ -52,15 +54,22 @@ def test_what_replicas_cannot_share_equally_is_refused(found):
         assert message is not None and message.startswith(beginning), (message, beginning)
 
 
-def test_places_tell_each_case_of_its_batch():
-    batches = tf.data.Dataset.range(10, 15).batch(3)
-    found = [(v.numpy().tolist(), p.numpy().tolist()) for v, p in replicas.with_places(batches)]
-    assert found == [
-        ([10, 11, 12], [[0, 3], [1, 3], [2, 3]]),
-        ([13, 14], [[0, 2], [1, 2]]),
-    ]
+@pytest.mark.parametrize("cases", [0, 1, 7, 8])
+def test_shares_are_the_whole_in_order(cases):
+    """Three replicas, of which each but the last ones has equally many cases."""
+    shares = [own_share(cases, i, 3) for i in range(3)]
+    assert [int(share.cases) for share in shares] == [cases] * 3
+    rows = [share.rows.numpy().tolist() for share in shares]
+    assert sum(rows, []) == list(range(cases))
+    assert [len(part) for part in rows] == {
+        0: [0, 0, 0],
+        1: [1, 0, 0],
+        7: [3, 3, 1],
+        8: [3, 3, 2],
+    }[cases]
 
 
-def test_a_share_of_nothing_has_no_rows():
-    share = replicas.Share.of(tf.zeros((0, 2), tf.int64))
-    assert share.rows.shape == (0,) and int(share.cases) == 0
+def own_share(cases, index, count):
+    context = SimpleNamespace(num_replicas_in_sync=count, replica_id_in_sync_group=index)
+    with patch.object(tf.distribute, "get_replica_context", lambda: context):
+        return replicas.Share.own(tf.zeros((cases, 2)))
