@@ -52,6 +52,10 @@ from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+with contextlib.suppress(ImportError):
+    # Before TensorFlow, after which loading it crashes: each brings an LLVM of its own.
+    import triton  # noqa: F401
+
 import keras
 import psutil
 import tensorflow as tf
