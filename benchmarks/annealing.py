@@ -13,7 +13,6 @@ Leave the machine alone meanwhile.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -26,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 import dbn
+import results
 
 # Each contender takes the layer and the numbers of chains and temperatures, and returns run().
 
@@ -108,11 +108,7 @@ def main():
         print(f"  {name:15}{statistics.median(taken):8.3f} ms a temperature")
     for name, ratio in ratios.items():
         print(f"  {name:15}{ratio:8.2f}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps({"rounds_ms": rounds, "ratios": ratios}, indent=2) + "\n")
-    os.replace(part, args.out)
-    print(f"Written to {args.out}")
+    results.write({"rounds_ms": rounds, "ratios": ratios}, args.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ machine alone meanwhile.
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import statistics
@@ -34,6 +33,7 @@ import numpy as np
 import tensorflow as tf
 
 import dbn
+import results
 
 CASES = {
     "pcd15": {"hidden": 500, "batch": 20, "k": 15, "persistent": True, "chains": 20},
@@ -124,11 +124,7 @@ def main():
         print(f"{name:8}{one:9.3f} ms on one{two:9.3f} ms on two{ratio:9.2f}", flush=True)
         one, two = (statistics.median(beginnings[way]) for way in taken)
         print(f"{'':8}{one:9.0f} ms on one{two:9.0f} ms on two, to begin with", flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(part, args.out)
-    print(f"Written to {args.out}")
+    results.write(found, args.out)
 
 
 if __name__ == "__main__":

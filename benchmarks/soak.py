@@ -38,6 +38,7 @@ import numpy as np
 import tensorflow as tf
 
 import dbn
+import results
 
 
 class Tell(keras.callbacks.Callback):
@@ -248,24 +249,20 @@ def main():
 
     with tempfile.TemporaryDirectory() as scratch:
         if args.overhead:
-            results = {"rounds": overhead(args.rounds, args.updates, Path(scratch))}
-            ratios = [pair["with"] / pair["without"] for pair in results["rounds"]]
-            results["ratio"] = statistics.median(ratios)
-            print(f"with / without: {results['ratio']:.4f}, from {min(ratios):.4f} to ", end="")
+            found = {"rounds": overhead(args.rounds, args.updates, Path(scratch))}
+            ratios = [pair["with"] / pair["without"] for pair in found["rounds"]]
+            found["ratio"] = statistics.median(ratios)
+            print(f"with / without: {found['ratio']:.4f}, from {min(ratios):.4f} to ", end="")
             print(f"{max(ratios):.4f}, {args.updates} updates a fit")
-            shares = [pair["writing"] / pair["with"] for pair in results["rounds"]]
-            results["writing"] = statistics.median(shares)
-            print(f"share of writing: {results['writing']:.4f}")
+            shares = [pair["writing"] / pair["with"] for pair in found["rounds"]]
+            found["writing"] = statistics.median(shares)
+            print(f"share of writing: {found['writing']:.4f}")
         else:
-            results = soak(args.trainings, args.kills, args.seed, Path(scratch))
+            found = soak(args.trainings, args.kills, args.seed, Path(scratch))
             print(f"{'':12}{'kills':>8}{'ends':>8}{'same bits':>12}{'unreadable':>12}")
-            for name, n in results.items():
+            for name, n in found.items():
                 print(f"{name:12}{n['kills']:8}{n['ends']:8}{n['same']:12}{n['unreadable']:12}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=2) + "\n")
-    os.replace(part, args.out)
-    print(f"Written to {args.out}")
+    results.write(found, args.out)
 
 
 if __name__ == "__main__":

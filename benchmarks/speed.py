@@ -61,6 +61,7 @@ import psutil
 import tensorflow as tf
 
 import dbn
+import results
 
 LEARNING_RATE = 0.1
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -399,18 +400,14 @@ def main():
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)  # PyTorch needs a part of it
     x = dbn.data.load(arguments.data_set).train.x
-    results = {"machine": machine(), "data_set": arguments.data_set, "cases": {}}
-    print(json.dumps(results["machine"]))
+    found = {"machine": machine(), "data_set": arguments.data_set, "cases": {}}
+    print(json.dumps(found["machine"]))
     print(f"{arguments.data_set}: {len(x)} examples; {arguments.rounds} rounds", flush=True)
     for name in arguments.cases:
-        results["cases"][name] = measure(name, x, arguments.rounds, arguments.seconds)
-        print("\n" + report(name, results["cases"][name]), flush=True)
+        found["cases"][name] = measure(name, x, arguments.rounds, arguments.seconds)
+        print("\n" + report(name, found["cases"][name]), flush=True)
 
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    part = arguments.out.with_suffix(".part")
-    part.write_text(json.dumps(results, indent=2) + "\n")
-    os.replace(part, arguments.out)
-    print(f"\nWritten to {arguments.out}")
+    results.write(found, arguments.out)
 
 
 if __name__ == "__main__":

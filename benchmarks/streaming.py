@@ -16,7 +16,6 @@ meanwhile.
 
 import argparse
 import concurrent.futures
-import json
 import math
 import multiprocessing
 import os
@@ -31,6 +30,7 @@ import keras
 import numpy as np
 
 import dbn
+import results
 
 WIDTH = 784
 SHARD = 16  # MiB a file.
@@ -125,12 +125,8 @@ def main():
         print(f"  {name:10}{statistics.median(found):8.1f} updates a second")
     for name, ratio in ratios.items():
         print(f"  {name:32}{ratio:6.3f}")
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    part = args.out.with_suffix(".part")
     found = {"peaks_mib": peaks, "updates_per_second": speeds, "ratios": ratios}
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(part, args.out)
-    print(f"Written to {args.out}")
+    results.write(found, args.out)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ Leave the machine alone meanwhile.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -23,6 +22,7 @@ import keras
 import numpy as np
 
 import dbn
+import results
 
 # Names of the visible and the hidden units.
 TYPES = (
@@ -95,11 +95,7 @@ def main():
     for name, taken in rounds.items():
         milliseconds = statistics.median(taken)
         print(f"  {name:28}{milliseconds:8.3f} ms an update{ratios[name]:8.2f}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    part = arguments.out.with_suffix(".part")
-    part.write_text(json.dumps({"rounds_ms": rounds, "ratios": ratios}, indent=2) + "\n")
-    os.replace(part, arguments.out)
-    print(f"Written to {arguments.out}")
+    results.write({"rounds_ms": rounds, "ratios": ratios}, arguments.out)
 
 
 if __name__ == "__main__":
