@@ -68,6 +68,14 @@ class DBN(keras.Model):
                 )
         super().__init__(**kwargs)
         self.rbms = rbms
+        # Those of RBMs that two programs trained may have one name, which Keras' models refuse.
+        names = set()
+        for dense in (rbm.layer.dense for rbm in rbms):
+            name, number = dense.name, 0
+            while dense.name in names:
+                number += 1
+                dense.name = f"{name}_{number}"
+            names.add(dense.name)
 
     def build(self, input_shape):
         """Builds every RBM, for `(cases, visible)` inputs."""
