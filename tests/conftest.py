@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dbn
+from dbn.trainer import Trainer
 
 # The suite tries the same cases each time; the soak others each time.
 hypothesis.settings.register_profile(
@@ -319,3 +320,15 @@ def assert_mean():
         )
 
     return check
+
+
+@pytest.fixture
+def without_xla(monkeypatch):
+    """Updates that leave it open are plain graphs: what XLA makes of them is tested elsewhere."""
+    whole = Trainer.compile
+
+    def compile(self, optimizer, run_eagerly, steps_per_execution, jit_compile, log_gap):
+        jit_compile = False if jit_compile == "auto" else jit_compile
+        whole(self, optimizer, run_eagerly, steps_per_execution, jit_compile, log_gap)
+
+    monkeypatch.setattr(Trainer, "compile", compile)

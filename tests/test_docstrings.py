@@ -19,6 +19,9 @@ MODULES = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # An example may write beside itself.

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 import dbn
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 WIDTH, HIDDEN = 4, 3
 RANGES = {"bernoulli": (0, 1), "spin": (-1, 1), "gaussian": (-np.inf, np.inf)}
 DTYPES = ["float32", "float64", "float16", "int8", "uint8", "int64", "bool", "complex64", "U2", "O"]

@@ -15,6 +15,8 @@ import dbn
 from dbn import shard_files
 from dbn.shards import Shards
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
 VALID = np.random.default_rng(2).random((9, 6), dtype=np.float32)
 ARRAY = {"x": X, "validation_data": VALID, "batch_size": 5}

@@ -7,6 +7,8 @@ import dbn
 from dbn import images
 from dbn.callbacks import LogLikelihood, SaveChains, SaveFilters, SaveReconstructions, Schedule
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.integers(0, 2, (20, 6)).astype("float32")
 SHAPE = (2, 3)

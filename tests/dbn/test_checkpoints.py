@@ -20,6 +20,8 @@ import dbn
 from dbn import checkpoints
 from dbn.checkpoints import Checkpoint
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
 Y = np.random.default_rng(1).integers(0, 3, 22)
 VALID = np.random.default_rng(2).random((9, 6), dtype=np.float32)

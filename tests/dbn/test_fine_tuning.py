@@ -7,6 +7,8 @@ import pytest
 import dbn
 from dbn.fine_tuning import by_layer, check
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 RATES = 0.02, 0.05, 0.1  # Of two hidden layers and the head.
 X = np.random.default_rng(0).random((12, 6)).astype("float32")
 Y = np.arange(12) % 3

@@ -9,6 +9,8 @@ import pytest
 
 import dbn
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 WITHOUT_DBN = """
 import sys
 sys.modules["dbn"] = None  # Any import of it fails.

@@ -13,6 +13,8 @@ from dbn import noise, shards
 from dbn.noise import Stream
 from dbn.shards import Shards
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
 SEED = 5
 

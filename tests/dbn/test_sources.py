@@ -8,6 +8,8 @@ import dbn
 from dbn import noise, sources
 from dbn.layers import Bernoulli
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 X = np.random.default_rng(0).random((22, 6), dtype=np.float32)
 UNITS = Bernoulli()
 

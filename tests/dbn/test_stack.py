@@ -9,6 +9,8 @@ import tensorflow as tf
 
 import dbn
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 
 @pytest.fixture
 def x():
@@ -220,6 +222,18 @@ def test_bad_pretraining(x, arguments, message):
     with pytest.raises(ValueError, match=message):
         stack.pretrain(**{"x": x, "verbose": 0, **arguments})
     assert_same(weights(stack), before)
+
+
+def test_rbms_whose_dense_layers_have_one_name(x):
+    """As those of RBMs that were trained by two programs."""
+    made = [
+        dbn.RBM(dbn.RBMLayer(dense=keras.layers.Dense(n, "sigmoid", name="dense"))) for n in (7, 5)
+    ]
+    stack = dbn.DBN(made)
+    stack.build((None, 12))
+    encoder = stack.autoencoder().get_layer("encoder")
+    assert [layer.name for layer in encoder.layers] == ["dense", "dense_1"]
+    np.testing.assert_array_equal(encoder(x), stack(x))
 
 
 def test_data_of_another_width(x):
