@@ -23,7 +23,7 @@ np.save(out, np.concatenate(parts))
 """
 
 
-def make_stack(x, layers):
+def make_stack(x, layers, sparsity=None):
     """Returns a stack for these images, with random initial weights.
 
     From the tutorial's wide start a third of the first layer's units would die at the rates that
@@ -32,8 +32,17 @@ def make_stack(x, layers):
     Args:
         x: Cases, `(cases, visible)`, whose means the visible biases start from.
         layers: Numbers of hidden units, from the bottom up.
+        sparsity: Arguments of `dbn.penalties.Sparsity` for every layer, a dict; None for none.
     """
-    stack = dbn.DBN([dbn.RBMLayer(units, kernel_initializer="glorot_uniform") for units in layers])
+    stack = dbn.DBN(
+        [
+            dbn.RBM(
+                dbn.RBMLayer(units, kernel_initializer="glorot_uniform"),
+                sparsity=dbn.penalties.Sparsity(**sparsity) if sparsity else None,
+            )
+            for units in layers
+        ]
+    )
     stack.build((None, x.shape[1]))
     stack.rbms[0].layer.set_vbias_from_data(x)
     return stack

@@ -4,9 +4,9 @@
     python recipes/few_labels_mnist.py --beside runs/few_labels_mnist-no-pretraining
     python recipes/few_labels_mnist.py --preset smoke      # seconds; its figures mean nothing
 
-1. Greedy layer-wise pretraining of a stack on all training images, without labels. The arm without
-   pretraining starts from the very weights that this started from.
-2. The way to fine-tune (rate of Adam, a smaller one for the layers below the head, dropout) is
+1. Greedy layer-wise pretraining of a stack on all training images, without labels, its hidden units
+   kept sparse. The arm without pretraining starts from the very weights that this started from.
+2. The way to fine-tune (rates of Adam for the head and for the layers below it, dropout) is
    chosen by cross-validation over the first draw of 1,000 labels, from the same list of ways in
    both arms, and kept for all numbers of labels. Only those 1,000 labels are looked at.
 3. For each number of labels, draws of equally many images a class, each fine-tuned from a copy of
@@ -55,7 +55,7 @@ class Way:
     """A way to fine-tune: what is chosen by cross-validation."""
 
     rate: float  # Of Adam, for the head; falls linearly to zero.
-    below: float  # Times that: the rate of the layers below it.
+    below: float  # That of the layers below it, likewise.
     dropout: float  # Share of hidden units; of the inputs two fifths of it.
 
 
@@ -64,18 +64,22 @@ class Preset:
     """Networks, and how they are pretrained, chosen and fine-tuned."""
 
     layers: tuple[int, ...] = (1000, 1000)
-    pretraining_epochs: int = 30
+    pretraining_epochs: int = 15
     pretraining_rate: float = 0.1
+    activity: float = 0.1  # Of the hidden units, the target of pretraining.
+    sparsity_cost: float = 0.3
     batch_size: int = 100
     # Updates of the fine-tuning and draws, by the number of labels.
     updates: dict = dataclasses.field(
-        default_factory=lambda: {100: 1000, 1000: 2000, 10000: 6000, 60000: 24000}
+        default_factory=lambda: {100: 500, 1000: 1000, 10000: 6000, 60000: 24000}
     )
     draws: dict = dataclasses.field(default_factory=lambda: {100: 10, 1000: 10, 10000: 3, 60000: 3})
     chosen_with: int = 1000
     folds: int = 5
     ways: tuple[Way, ...] = tuple(
-        itertools.starmap(Way, itertools.product((3e-4, 1e-3, 3e-3), (0.1, 1.0), (0.0, 0.5)))
+        itertools.starmap(
+            Way, itertools.product((3e-3, 3e-2), (1e-4, 3e-4, 1e-3, 3e-3), (0.0, 0.5))
+        )
     )
 
 
@@ -84,12 +88,13 @@ PRESETS = {
     "smoke": Preset(
         layers=(30, 20),
         pretraining_epochs=3,
+        sparsity_cost=0.01,
         batch_size=10,
         updates={20: 50, 100: 50},
         draws={20: 3, 100: 2},
         chosen_with=100,
         folds=2,
-        ways=(Way(1e-2, 1.0, 0.0), Way(1e-2, 0.1, 0.5)),
+        ways=(Way(1e-2, 1e-2, 0.0), Way(1e-2, 1e-3, 0.5)),
     ),
 }
 
@@ -158,7 +163,7 @@ def fine_tune(stack, x, y, classes, way, updates, batch_size, seed):
     optimizer = dbn.fine_tuning.by_layer(
         model,
         keras.optimizers.Adam(falling(way.rate)),
-        {layer: falling(way.below * way.rate) for layer in body},
+        {layer: falling(way.below) for layer in body},
     )
     # XLA would take as long to compile as most of these fits take, and draws the masks of dropout
     # slowly on a CPU.
@@ -317,7 +322,8 @@ def main():
         layers=[x.shape[1], *preset.layers, info.num_classes],
         labels=list(preset.updates),
     )
-    stack = classifiers.make_stack(x, preset.layers)
+    sparsity = {"target": preset.activity, "cost": preset.sparsity_cost}
+    stack = classifiers.make_stack(x, preset.layers, sparsity)
     metrics["initial_norms"] = [float(tf.norm(rbm.layer.W)) for rbm in stack.rbms]
     if pretraining:
         epochs, batch_size = preset.pretraining_epochs, preset.batch_size
