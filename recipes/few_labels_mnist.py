@@ -19,7 +19,8 @@ command; a fit that was broken off begins anew.
 
 Published, accuracy in %, a deep Boltzmann machine with fine-tuning / the same network from random
 weights: 100 labels 83.79 / 76.24; 1,000 93.65 / 88.71; 10,000 97.27 / 94.73; 60,000 98.73 / 98.20.
-The default preset has not been run in full: its settings are a guess, its figures not known yet.
+The default preset has not been run in full. On validation images, its network and the way 1e-2,
+3e-4, 0.5 had 95.0 % with 1,000 labels (two draws); 1e-2, 0, 0.5 had 85.2 % with 100 (three).
 """
 
 import argparse
@@ -63,7 +64,7 @@ class Way:
 class Preset:
     """Networks, and how they are pretrained, chosen and fine-tuned."""
 
-    layers: tuple[int, ...] = (1000, 1000)
+    layers: tuple[int, ...] = (1000, 1000, 1000)
     pretraining_epochs: int = 15
     pretraining_rate: float = 0.1
     activity: float = 0.1  # Of the hidden units, the target of pretraining.
@@ -78,7 +79,7 @@ class Preset:
     folds: int = 5
     ways: tuple[Way, ...] = tuple(
         itertools.starmap(
-            Way, itertools.product((3e-3, 3e-2), (1e-4, 3e-4, 1e-3, 3e-3), (0.0, 0.5))
+            Way, itertools.product((3e-3, 1e-2), (1e-4, 3e-4, 1e-3, 3e-3), (0.0, 0.5))
         )
     )
 
