@@ -78,7 +78,7 @@ PRESETS = {
     "default": Preset(epochs=180),
     "hour": Preset(epochs=600, weight_decay=5e-5, watched_every=40, temperatures=40000),
     "large": Preset(
-        epochs=200, hidden=1000, weight_decay=5e-5, watched_every=40, temperatures=60000
+        epochs=360, hidden=1000, weight_decay=7.5e-5, watched_every=40, temperatures=60000
     ),
     "smoke": Preset(
         epochs=2, hidden=20, chains=20, watched_every=1, temperatures=300, raised=20, images=500
