@@ -98,9 +98,10 @@ def test_both_log_the_same_metric(run):
 
 
 @pytest.mark.parametrize(("k", "persistent"), [(1, False), (3, False), (3, True)])
-def test_flops_are_those_of_the_program_that_xla_makes(k, persistent):
+def test_flops_are_those_of_the_program_that_xla_makes(k, persistent, monkeypatch):
     """Of our update: each product of two matrices in it, by the shapes that it has there."""
     pytest.importorskip("psutil", reason="benchmarks/speed.py needs psutil")
+    monkeypatch.syspath_prepend(SCRIPT.parent)  # What it shares with other benchmarks is there.
     spec = importlib.util.spec_from_file_location("speed", SCRIPT)
     speed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(speed)
