@@ -118,12 +118,12 @@ class Trainer(keras.Model):
     @contextlib.contextmanager
     def _running(self):
         """While in it, Keras' loops read batches whole; what their ends say is made clear."""
-        self._is_running = True
+        before, self._is_running = self._is_running, True  # `fit` calls `evaluate`.
         try:
             with distribution.lost_machines(self._strategy), _end_of_data_expected():
                 yield
         finally:
-            self._is_running = False
+            self._is_running = before
 
     @staticmethod
     def _named(metrics, known):
