@@ -453,18 +453,15 @@ class Trainer(keras.Model):
         if self._strategy is None:
             return execution.loop(step, iterator, steps, prepare)
 
-        def step_of_all(element, number):
+        def step_of_all(inputs):
             valid = self._strategy.run(
-                lambda *inputs: tf.cast(step_of_replica(*inputs), tf.int32), (element, number)
+                lambda *inputs: tf.cast(step_of_replica(*inputs), tf.int32), inputs
             )
             everywhere = self._strategy.reduce(tf.distribute.ReduceOp.SUM, valid, axis=None)
             return everywhere == self._strategy.num_replicas_in_sync
 
         return execution.loop(
-            lambda inputs: step_of_all(*inputs),
-            iterator,
-            steps,
-            lambda element, number: (element, number),
+            step_of_all, iterator, steps, lambda element, number: (element, number)
         )
 
     def remake(self):
