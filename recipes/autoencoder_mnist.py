@@ -15,7 +15,8 @@
 What a run leaves in its folder: `stack.keras` (the pretrained stack), `autoencoder.keras` (plain
 Keras, with the layers `encoder` and `decoder`), `reconstructions.png` (test images; below them what
 is left of them after 30 numbers; the same by PCA), `codes.png` (the two-dimensional codes of test
-images, beside the first two principal components) and `metrics.json`, with every figure printed.
+images, beside the first two principal components), `course.png` (the squared error on the training
+images over the epochs) and `metrics.json`, with every figure printed.
 
 Killed at whatever moment, it goes on by the same command, and ends with the same bits.
 
@@ -33,6 +34,7 @@ import matplotlib
 import numpy as np
 from sklearn.decomposition import PCA
 
+import curves
 import dbn
 
 matplotlib.use("Agg")
@@ -228,6 +230,8 @@ def main():
         metrics[f"fine_tuning_seconds{name}"] = time.perf_counter() - start
         found.append(measure(model, code, x, held_out.x, name, metrics))
     models[0].save(folder / "autoencoder.keras")
+    course = {"squared error per training image": metrics["training_squared_errors"]}
+    curves.draw(course, folder / "course.png")
 
     shown = held_out.x[:20]
     back, by_pca, _ = found[0]

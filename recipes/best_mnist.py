@@ -38,14 +38,11 @@ from dataclasses import dataclass
 import runs
 
 import keras
-import matplotlib
 import numpy as np
 
 import classifiers
+import curves
 import dbn
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 RUN_DIR = "runs/best_{data_set}"
 
@@ -167,22 +164,6 @@ def fine_tune(model, train, watched, rate, preset, seed, folder, metrics):
         metrics["validation_errors"] = [1 - value for value in history["val_accuracy"]]
 
 
-def draw_course(metrics, path):
-    """Draws the training loss over the epochs and, where there is one, the validation error."""
-    curves = {"training loss with dropout, nats": metrics["training_losses"]}
-    if "validation_errors" in metrics:
-        curves["validation error, %"] = 100 * np.array(metrics["validation_errors"])
-    figure, axes = pyplot.subplots(
-        1, len(curves), figsize=(5 * len(curves), 3.6), squeeze=False, layout="constrained"
-    )
-    for axis, (label, values) in zip(axes[0], curves.items(), strict=True):
-        axis.plot(np.arange(1, len(values) + 1), values)
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 def main():
     """Runs the recipe."""
     args = parse_arguments()
@@ -227,7 +208,10 @@ def main():
     watched = held_out if args.validation else None
     fine_tune(model, train, watched, rate, preset, args.seed, folder, metrics)
     model.save(folder / "classifier.keras")
-    draw_course(metrics, folder / "course.png")
+    course = {"training loss with dropout, nats": metrics["training_losses"]}
+    if watched is not None:
+        course["validation error, %"] = 100 * np.array(metrics["validation_errors"])
+    curves.draw(course, folder / "course.png")
     probabilities = model.predict(held_out.x, batch_size=1000, verbose=0)
     classifiers.test(probabilities.argmax(1), held_out, info.img_shape, folder, metrics, part)
     classifiers.export(model, held_out.x, probabilities, folder, metrics)

@@ -43,7 +43,8 @@ def test_the_figures_are_those_of_the_saved_network_on_the_test_images(smoke):
     drawn = np.array(Image.open(folder / "reconstructions.png"))
     assert drawn.shape == picture.shape
     np.testing.assert_array_equal(drawn[:8, :8], np.uint8(test[0].reshape(8, 8) * 255))
-    assert (folder / "codes.png").exists()
+    for name in ("codes.png", "course.png"):
+        assert len(Image.open(folder / name).convert("RGB").getcolors(1000000)) > 3
     # The stack is the pretrained one: fine-tuning went to copies.
     stack = dbn.load_model(folder / "stack.keras")
     assert [int(rbm.updates.value) for rbm in stack.rbms] == [20, 20, 20]

@@ -1,6 +1,8 @@
 """The recipe of the generative DBN, end to end on the embedded digits."""
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 
 import dbn
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 SMOKE = ("generate_mnist.py", "--preset", "smoke", "--data-set", "digits")
 
 
@@ -42,3 +45,31 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     # Means are in other programs here and there: a grey level may round to the next.
     drawn = np.int64(Image.open(folder / "digits.png"))
     assert np.abs(drawn - picture).max() <= 1
+    assert metrics["pretraining"] is True and len(metrics["validation_errors"]) == 2
+    assert len(Image.open(folder / "course.png").convert("RGB").getcolors(100000)) > 3
+
+
+def test_both_arms_start_from_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(RECIPES)
+    recipe = importlib.import_module("generate_mnist")
+    pretrained, started = [], []
+
+    class Started(Exception):
+        pass
+
+    def up_down(model, *arguments):
+        started.append([variable.numpy() for variable in model.variables])
+        raise Started
+
+    # All but what pretraining does.
+    monkeypatch.setattr(recipe, "pretrain", lambda *_: pretrained.append(True))
+    monkeypatch.setattr(recipe, "up_down", up_down)
+    for arguments in ((), ("--no-pretraining",)):
+        monkeypatch.setattr("sys.argv", [*SMOKE, *arguments])
+        with pytest.raises(Started):
+            recipe.main()
+    assert pretrained == [True]
+    for one, other in zip(*started, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(np.std(values) for values in started[0]) > 0
