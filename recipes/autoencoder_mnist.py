@@ -23,7 +23,6 @@ Killed at whatever moment, it goes on by the same command, and ends with the sam
 Published (Hinton & Salakhutdinov 2006), squared error per test image: 3.00; PCA 13.87.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -80,20 +79,7 @@ PRESETS = {
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train")
-    parser.add_argument(
-        "--no-pretraining",
-        action="store_true",
-        help="fine-tune the same networks from the same random initial weights",
-    )
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--no-pretraining", "--validation")
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

@@ -31,7 +31,6 @@ table 2). The aim is 0.92 % within an hour on 2 CPU cores. The default preset ha
 full: it is a first guess, and its figure is not known yet.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -88,20 +87,7 @@ PRESETS = {
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train")
-    parser.add_argument(
-        "--no-pretraining",
-        action="store_true",
-        help="fine-tune the same network from the same random initial weights",
-    )
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--no-pretraining", "--validation")
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

@@ -9,7 +9,6 @@ which is too high on average, and by RAISE, which is too low, with ever more tem
 Writes, under runs/bracket_{data_set}: bracket.png and metrics.json, with every figure printed.
 """
 
-import argparse
 import warnings
 
 import runs
@@ -85,9 +84,7 @@ def draw(metrics, path):
 
 def main():
     """Runs the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs.make_parser(__doc__)
     parser.add_argument(
         "--epochs", type=int, default=100, help="of training (default: %(default)s)"
     )

@@ -29,7 +29,6 @@ Expected (MNIST, 50,000 training images, 2 CPU cores; see the README for the mea
     smoke        a check that everything works, in seconds; its figures mean nothing
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -129,15 +128,7 @@ class TutorialPatience(keras.callbacks.Callback):
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train, above")
-    parser.add_argument(
-        "--no-pretraining",
-        action="store_true",
-        help="fine-tune the same network from the same random initial weights",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--no-pretraining")
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

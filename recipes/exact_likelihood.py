@@ -15,7 +15,6 @@ from its 60,000 training pictures and measured on the 10,000 of the test set. Wr
 runs/exact_likelihood_{data_set}: metrics.json, and each RBM as TASK.keras.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -85,9 +84,7 @@ def load(task, data_set):
 
 def main():
     """Runs the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs.make_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     runs.add_arguments(parser, "runs/exact_likelihood_{data_set}")
     args = parser.parse_args()

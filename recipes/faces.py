@@ -18,7 +18,6 @@ reconstructions.png (test faces above their reconstructions), filters.png, varia
 where the learnt variance of a pixel is large) and metrics.json.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,11 +180,8 @@ def draw(rbm, test, scaler, img_shape, folder):
 
 def main():
     """Runs the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs.make_parser(__doc__, PRESETS)
     parser.add_argument("--faces", type=Path, metavar="FILE", help="a .npz file of other faces")
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="how long to train")
     runs.add_run_arguments(parser, "runs/faces")
     args = parser.parse_args()
     images, preset = load(args.faces), PRESETS[args.preset]

@@ -23,7 +23,6 @@ The default preset has not been run in full. On validation images, its network a
 3e-4, 0.5 had 95.0 % with 1,000 labels (two draws); 1e-2, 0, 0.5 had 85.2 % with 100 (three).
 """
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -100,15 +99,7 @@ PRESETS = {
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train")
-    parser.add_argument(
-        "--no-pretraining",
-        action="store_true",
-        help="fine-tune the same networks from the same random initial weights",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--no-pretraining")
     parser.add_argument(
         "--beside",
         type=Path,

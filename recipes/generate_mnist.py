@@ -24,7 +24,6 @@ measured by; 1.5 % is its aim. The default preset has not been run in full: its 
 are a first guess, made to fit two hours on 2 CPU cores, and its figure is not known yet.
 """
 
-import argparse
 import time
 from dataclasses import dataclass, field
 
@@ -73,15 +72,7 @@ PRESETS = {
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="what to train, above")
-    parser.add_argument(
-        "--no-pretraining",
-        action="store_true",
-        help="train the same model up and down from the same random initial weights",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--no-pretraining")
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

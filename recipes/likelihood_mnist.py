@@ -18,7 +18,6 @@ Training and measuring are timed apart. Writes, under runs/likelihood_mnist: rbm
 samples.png, and metrics.json, with every figure that is printed and the course of the training.
 """
 
-import argparse
 import warnings
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,15 +156,7 @@ def draw(rbm, x, img_shape, folder):
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="how long to train")
-    parser.add_argument(
-        "--validation",
-        action="store_true",
-        help="train on 50,000 images and measure on the 10,000 held out, not on the test set",
-    )
+    parser = runs.make_parser(__doc__, PRESETS, "--validation")
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

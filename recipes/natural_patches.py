@@ -21,7 +21,6 @@ Writes, under runs/natural_patches: rbm.keras, filters.png, patches.png (whitene
 their reconstructions) and metrics.json.
 """
 
-import argparse
 from dataclasses import dataclass
 
 import runs
@@ -160,10 +159,7 @@ def draw(rbm, x, folder):
 
 def main():
     """Runs the recipe."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="how long to train")
+    parser = runs.make_parser(__doc__, PRESETS)
     runs.add_run_arguments(parser, "runs/natural_patches")
     args = parser.parse_args()
     preset = PRESETS[args.preset]

@@ -24,7 +24,6 @@ a row every 100 steps; expected levels), filters.png (100 hidden units, weights 
 each times its level) and metrics.json.
 """
 
-import argparse
 import time
 from dataclasses import dataclass
 
@@ -213,10 +212,7 @@ def draw(rbm, x, img_shape, folder):
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="how long to train")
+    parser = runs.make_parser(__doc__, PRESETS)
     runs.add_arguments(parser, RUN_DIR)
     return runs.parse(parser, RUN_DIR)
 

@@ -19,7 +19,6 @@ epochs on; samples.png, a column a chain, which look like digits; and metrics.js
 figure that is printed. Killed, it goes on by the same command, and ends with the same bits.
 """
 
-import argparse
 import time
 from typing import NamedTuple
 
@@ -81,16 +80,7 @@ def draw_samples(rbm, start, img_shape, steps, path):
 
 def main():
     """Runs the recipe as the command line says."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        default="tutorial",
-        help="tutorial: as above; smoke: 1,000 images, 2 epochs, 10 steps between rows "
-        "(default: %(default)s)",
-    )
+    parser = runs.make_parser(__doc__, PRESETS)
     runs.add_arguments(parser, "runs/rbm_{data_set}")
     args = parser.parse_args()
     preset = PRESETS[args.preset]

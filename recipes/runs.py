@@ -37,6 +37,10 @@ import tensorflow as tf
 CHECKPOINTS = "checkpoints"  # A folder for them in the run folder, until `finish`.
 _METRICS = "metrics.json"
 _UNFINISHED = "unfinished"  # A file with the options, from `start` to `finish`.
+_FLAGS = {  # Those that several recipes have.
+    "--no-pretraining": "train the same network from the same random initial weights",
+    "--validation": "leave out 10,000 training images and measure on them, not on the test set",
+}
 _LOCKS = {}  # Open run folders, by path: locked as long as this process lives.
 
 
@@ -49,6 +53,32 @@ def run(main):
         # Otherwise TensorFlow takes all of its memory, which others may be using, too.
         tf.config.experimental.set_memory_growth(gpu, True)
     main()
+
+
+def make_parser(description, presets=None, *flags):
+    """Makes a parser of the options that recipes share, but for those of `add_arguments`.
+
+    Args:
+        description: The recipe's docstring.
+        presets: Dict whose keys `--preset` takes, the first by default; None for no such option.
+        *flags: `"--no-pretraining"`, `"--validation"`.
+
+    Returns:
+        `argparse.ArgumentParser`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if presets:
+        parser.add_argument(
+            "--preset",
+            choices=presets,
+            default=next(iter(presets)),
+            help="what to train, and how long (default: %(default)s)",
+        )
+    for flag in flags:
+        parser.add_argument(flag, action="store_true", help=_FLAGS[flag])
+    return parser
 
 
 def add_arguments(parser, default_folder):

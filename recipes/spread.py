@@ -7,7 +7,6 @@ Runs with pretraining and without are two groups, and their difference is told, 
 standard error. Nothing is written but the picture.
 """
 
-import argparse
 import json
 import math
 import statistics
@@ -26,9 +25,7 @@ _SAME = ("data_set", "preset", "layers", "images", "held_out")  # What all runs 
 
 def parse_arguments():
     """Returns the options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = runs.make_parser(__doc__)
     parser.add_argument("figure", help="its name in the runs' metrics.json")
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a finished run")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="a PNG of all values")

@@ -45,10 +45,8 @@ def refused(capsys, function, *arguments):
     ],
 )
 def test_a_run_of_another_kind_has_a_folder_of_its_own(words, folder, monkeypatch):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--preset", default="default")
-    parser.add_argument("--no-pretraining", action="store_true")
-    parser.add_argument("--validation", action="store_true")
+    presets = {"default": None, "fast": None}
+    parser = runs.make_parser("", presets, "--no-pretraining", "--validation")
     runs.add_arguments(parser, "runs/some")
     monkeypatch.setattr("sys.argv", ["recipe.py", *words.split()])
     assert runs.parse(parser, "runs/some").run_dir == Path(folder)
