@@ -1,5 +1,7 @@
 """The course of a training, as recipes draw it."""
 
+import runs  # noqa: F401  # Says what to type where the others are missing.
+
 import matplotlib
 import numpy as np
 
