@@ -4,7 +4,7 @@
     python recipes/spread.py squared_error runs/autoencoder_mnist* --picture spread.png
 
 Runs with pretraining and without are two groups, and their difference is told, too, with its
-standard error. Nothing is written but the picture.
+standard error; of a single run the spread is `nan`. Nothing is written but the picture.
 """
 
 import json
@@ -67,9 +67,9 @@ def read(figure, folders):
 
 
 def spread(values):
-    """Returns the mean of some values, and their standard deviation (n - 1), 0 of a single one."""
+    """Returns the mean of values, and their standard deviation (n - 1), NaN of a single one."""
     values = list(values)
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def difference(one, other):
@@ -103,7 +103,7 @@ def main():
         each = ", ".join(f"{value:.6g} (seed {seed})" for seed, value in sorted(found[arm].items()))
         print(
             f"{ARMS[arm]}: {args.figure} {mean:.6g}, standard deviation {deviation:.2g} over "
-            f"{len(found[arm])} runs: {each}"
+            f"{len(found[arm])} run{'s' * (len(found[arm]) > 1)}: {each}"
         )
     if len(found) == 2:
         gain, error = difference(list(found[True].values()), list(found[False].values()))

@@ -59,6 +59,14 @@ def test_means_deviations_and_their_difference(spread, folders, tmp_path):
     assert len(Image.open(picture).convert("RGB").getcolors(100000)) > 3
 
 
+def test_a_single_run_has_no_spread(spread, folders):
+    printed, _, code = spread("test_error", folders[0], *folders[3:])
+    assert code == 0 and printed.splitlines()[0] == (
+        "pretrained: test_error 0.01, standard deviation nan over 1 run: 0.01 (seed 0)"
+    )
+    assert printed.splitlines()[2] == "pretrained minus random: -0.05, standard error nan"
+
+
 @pytest.mark.parametrize(
     "figures, message",
     [
