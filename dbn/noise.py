@@ -50,7 +50,7 @@ def uniforms(shape, seed, step=0, stream=Stream.UPDATE):
     with and without XLA.
 
     Args:
-        shape: Shape of the result, a tuple of one number or more.
+        shape: Shape of the result, a tuple.
         seed: Integer, or scalar integer tensor.
         step: Integer or scalar integer tensor in [0, 2**48): which draw of the stream.
         stream: A `Stream`: what the numbers are for.
@@ -65,13 +65,13 @@ def uniforms(shape, seed, step=0, stream=Stream.UPDATE):
     """
     # Philox makes four numbers at a time: XLA's code for rows of another length than a multiple of
     # that is four times slower on a CPU.
-    *outer, width = shape
-    whole = (*outer, -(-width // 4) * 4)
+    width = shape[-1:]  # Nothing, of a scalar.
+    whole = (*shape[:-1], *(-(-n // 4) * 4 for n in width))
     # One Philox draw of integers: XLA's default generator is some thirty times slower on a CPU,
     # and its floats differ from those that TensorFlow makes of the same bits.
     bits = tf.random.stateless_uniform(
         whole, _key(seed, step, stream), minval=None, maxval=None, dtype=tf.uint32, alg="philox"
-    )[..., :width]
+    )[(..., *map(slice, width))]
     # Through int32: conversion from unsigned is slow on a CPU, and 23 bits have no sign.
     bits = tf.bitcast(tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32)), tf.int32)
     return (tf.cast(bits, tf.float32) + 0.5) * 2.0**-23

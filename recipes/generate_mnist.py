@@ -21,10 +21,10 @@ whatever moment, it goes on by the same command.
 
 Expected: the paper's 1.25 % test error, after about a week on a 3 GHz Xeon, is what this is
 measured by; 1.5 % within two hours on 2 CPU cores is its aim. The default preset has not been run
-in full. Trials, error on the validation images: 3.5 % after its pretraining; 2.3 % after 28 of 150
-epochs of up-down with 3 Gibbs steps and a rate of 0.05; 2.3 % after 15 epochs in all with 0.15, 2.6
-% with 0.15 and one step, of CD or of persistent chains. An epoch takes 23 s on one core with 3
-steps.
+in full. Trials, error on the validation images: 3.5 % after its pretraining; 2.2 to 2.5 % in the
+last ten of 28 epochs of up-down with 3 Gibbs steps and a rate of 0.05, of 150; after 15 epochs in
+all with 0.15, 2.3 % with 3 steps, 2.6 % with one, of CD or of persistent chains. An epoch with 3
+steps takes 23 s on one core.
 """
 
 import time

@@ -14,7 +14,7 @@ def draw(count=100_000, seed=1, **kwargs):
     return np.array(noise.uniforms((count,), seed, **kwargs), "float64")
 
 
-@pytest.mark.parametrize("shape", [(7,), (20, 1284), (3, 5, 11)])
+@pytest.mark.parametrize("shape", [(7,), (20, 1284), (3, 5, 11), ()])
 def test_same_bits_with_and_without_xla(shape):
     """Under XLA, in a graph and eagerly; with numbers and with tensors as seed and step."""
 
@@ -26,6 +26,11 @@ def test_same_bits_with_and_without_xla(shape):
     for jit_compile, integer in itertools.product((False, True), (tf.int32, tf.int64)):
         compiled = tf.function(function, jit_compile=jit_compile)
         assert np.array_equal(compiled(tf.constant(3, integer), tf.constant(5, integer)), eager)
+
+
+def test_rows_are_the_beginnings_of_rows_of_whole_blocks():
+    rows, whole = noise.uniforms((3, 5, 11), 1), noise.uniforms((3, 5, 12), 1)
+    assert np.array_equal(rows, whole[..., :11])
 
 
 @pytest.mark.parametrize(

@@ -51,3 +51,41 @@ def stop_recipe():
         )
 
     return stop
+
+
+@pytest.fixture
+def starts(tmp_path, monkeypatch):
+    """What a recipe trains with labels from, in each arm: all variables at that moment."""
+
+    class Started(Exception):
+        pass
+
+    def of(recipe, arguments, pretraining, training):
+        """Runs both arms of a recipe up to the function `training`, all but what pretraining does.
+
+        Args:
+            recipe: The recipe, a module.
+            arguments: Its command line.
+            pretraining: The function that pretrains: where it is, and its name.
+            training: The name of the recipe's function that takes the model to train.
+
+        Returns:
+            The variables' values in the arm with pretraining, those in the other, and how often
+            there was pretraining.
+        """
+        pretrained, started = [], []
+
+        def train(model, *_):
+            started.append([variable.numpy() for variable in model.variables])
+            raise Started
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(*pretraining, lambda *_, **__: pretrained.append(True))
+        monkeypatch.setattr(recipe, training, train)
+        for more in ((), ("--no-pretraining",)):
+            monkeypatch.setattr("sys.argv", [*arguments, *more])
+            with pytest.raises(Started):
+                recipe.main()
+        return *started, len(pretrained)
+
+    return of

@@ -90,29 +90,14 @@ def test_the_pretrained_stack_is_kept(smoke):
     assert len(costs) == 2 and f"{costs} nats a case" in printed
 
 
-def test_both_arms_start_from_the_same_weights(recipe, monkeypatch):
-    pretrained, started = [], []
-
-    class Started(Exception):
-        pass
-
-    def fine_tune(model, *arguments):
-        started.append([variable.numpy() for variable in model.variables])
-        raise Started
-
-    # All but what pretraining does.
-    monkeypatch.setattr(recipe.classifiers, "pretrain", lambda *_, **__: pretrained.append(True))
-    monkeypatch.setattr(recipe, "fine_tune", fine_tune)
-    for arguments in ((), ("--no-pretraining",)):
-        monkeypatch.setattr("sys.argv", [*SMOKE, *arguments])
-        with pytest.raises(Started):
-            recipe.main()
-    assert pretrained == [True]
+def test_both_arms_start_from_the_same_weights(recipe, starts):
+    one, other, pretrained = starts(recipe, SMOKE, (recipe.classifiers, "pretrain"), "fine_tune")
+    assert pretrained == 1
     # Of three layers weights and biases, and what the masks of three layers are drawn from.
-    assert [len(values) for values in started] == [9, 9]
-    for one, other in zip(*started, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert np.std(started[0][1]) > 0
+    assert [len(values) for values in (one, other)] == [9, 9]
+    for values, others in zip(one, other, strict=True):
+        np.testing.assert_array_equal(values, others)
+    assert np.std(one[1]) > 0
 
 
 @pytest.mark.slow

@@ -49,27 +49,11 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     assert len(Image.open(folder / "course.png").convert("RGB").getcolors(100000)) > 3
 
 
-def test_both_arms_start_from_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_both_arms_start_from_the_same_weights(starts, monkeypatch):
     monkeypatch.syspath_prepend(RECIPES)
     recipe = importlib.import_module("generate_mnist")
-    pretrained, started = [], []
-
-    class Started(Exception):
-        pass
-
-    def up_down(model, *arguments):
-        started.append([variable.numpy() for variable in model.variables])
-        raise Started
-
-    # All but what pretraining does.
-    monkeypatch.setattr(recipe, "pretrain", lambda *_: pretrained.append(True))
-    monkeypatch.setattr(recipe, "up_down", up_down)
-    for arguments in ((), ("--no-pretraining",)):
-        monkeypatch.setattr("sys.argv", [*SMOKE, *arguments])
-        with pytest.raises(Started):
-            recipe.main()
-    assert pretrained == [True]
-    for one, other in zip(*started, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert max(np.std(values) for values in started[0]) > 0
+    one, other, pretrained = starts(recipe, SMOKE, (recipe, "pretrain"), "up_down")
+    assert pretrained == 1
+    for values, others in zip(one, other, strict=True):
+        np.testing.assert_array_equal(values, others)
+    assert max(np.std(values) for values in one) > 0
