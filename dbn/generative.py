@@ -295,7 +295,8 @@ class GenerativeDBN(Trainer):
         back what was seen below (wake); the top RBM learns by contrastive divergence, or from its
         persistent chains; and from the end of its chains samples go down, and the recognition
         weights learn to bring back what they came from (sleep). Costs are means over cases, so the
-        learning rate is that of the paper's updates for one case.
+        learning rate is that of the paper's updates for one case. A `gradient=` or `sparsity=` that
+        the top RBM was given acts here, too.
 
         Args:
             x: Array `(cases, visible)`, or a batched `tf.data.Dataset` of pairs (x, y).
@@ -449,9 +450,11 @@ class GenerativeDBN(Trainer):
             cost = self.optimizer.scale_loss(cost + sum(self.losses))
         variables = self.trainable_variables
         gradients = tape.gradient(cost, variables)
-        if self.negative.learns:
-            of = {id(variable): part for variable, part in zip(variables, gradients, strict=True)}
-            self.negative.learn(*(of[id(part)] for part in (layer.W, layer.hbias, layer.vbias)))
+        means = ()
+        if self.top.uses_means:
+            means = tf.reduce_mean(top, axis=0), tf.reduce_mean(layer.propup(top)[1], axis=0)
+        number = self.top.updates.value + self.updates.value
+        gradients = self.top.changed(gradients, variables, means, number, self.optimizer)
         self.optimizer.apply(gradients, variables)
         self.negative.keep(chain, counts)
         self.updates.assign_add(1)

@@ -383,7 +383,7 @@ class RBM(Trainer):
             cost = self.optimizer.scale_loss(_cost(self.layer, v, end.v, mean, end_mean))
         gradients = tape.gradient(cost, self.trainable_variables)
         means = ()
-        if self.gradient is not None or self.sparsity is not None:
+        if self.uses_means:
             means = mean(v), mean(self.layer.propup(v)[1])
         # At the weights before the update, as in the tutorial.
         bit = tf.cast(self.updates.value % v.shape[1], tf.int32)
@@ -396,15 +396,34 @@ class RBM(Trainer):
 
     def _learn(self, gradients, means, chain, counts):
         """Makes the update of what `_differentiate` found, gradients still a replica's summands."""
-        self.optimizer.apply(self._changed(gradients, means), self.trainable_variables)
+        variables = self.trainable_variables
+        gradients = self.changed(gradients, variables, means, self.updates.value, self.optimizer)
+        self.optimizer.apply(gradients, variables)
         self.negative.keep(chain, counts)
         self.updates.assign_add(1)
 
-    def _changed(self, gradients, means):
-        """Returns the gradients as the optimizer gets them; the negative phase learns from them."""
-        if self.gradient is None and self.sparsity is None and not self.negative.learns:
+    def changed(self, gradients, variables, means, number, optimizer):
+        """Returns gradients as the optimizer gets them; the negative phase learns from them.
+
+        Of use to a model that this RBM is a part of; `fit` calls it by itself.
+
+        Args:
+            gradients: A list of tensors; of a replica, its summands.
+            variables: The variables that they are for, W, hbias and vbias of `layer` among them.
+            means: Mean of the cases, `(visible,)`, and of the hidden means that they give,
+                `(hidden,)`; needed if `uses_means`.
+            number: How many updates came before, an integer tensor.
+            optimizer: The optimizer, by whose `scale_loss` the gradients are scaled.
+
+        Returns:
+            The list, with other gradients for W, hbias and vbias.
+
+        Raises:
+            ValueError: If one of the three, needed by a part of the RBM, is not among `variables`.
+        """
+        if not (self.uses_means or self.negative.learns):
             return gradients
-        places = {id(variable): i for i, variable in enumerate(self.trainable_variables)}
+        places = {id(variable): i for i, variable in enumerate(variables)}
         parameters = (self.layer.W, self.layer.hbias, self.layer.vbias)
         if not all(id(parameter) in places for parameter in parameters):
             part = self.gradient or self.sparsity or self.negative
@@ -413,17 +432,23 @@ class RBM(Trainer):
         W, hbias, vbias = (gradients[i] for i in at)
         if self.sparsity is not None:
             # Each replica adds its part of what is one for all of them.
-            part = self.optimizer.scale_loss(1 / tf.distribute.get_strategy().num_replicas_in_sync)
+            part = optimizer.scale_loss(1 / tf.distribute.get_strategy().num_replicas_in_sync)
             more = self.sparsity.gradient(*means)
             W, hbias = W + part * more[0], hbias + part * more[1]
         if self.gradient is not None:
-            self.gradient.update_offsets(*means, self.updates.value)
+            self.gradient.update_offsets(*means, number)
             W, hbias, vbias = self.gradient.change(W, hbias, vbias)
         if self.negative.learns:
             self.negative.learn(*replicas.summed((W, hbias, vbias)))
+        gradients = list(gradients)
         for i, gradient in zip(at, (W, hbias, vbias), strict=True):
             gradients[i] = gradient
         return gradients
+
+    @property
+    def uses_means(self):
+        """Whether `changed` needs the means of a batch."""
+        return self.gradient is not None or self.sparsity is not None
 
     def _update_metrics(self, v, bit, uniforms):
         for mean in self.metrics:

@@ -156,11 +156,8 @@ def main():
     data, info = runs.load_data(args)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    part, held_out = ("validation", data.valid) if args.validation else ("test", data.test)
-    parts = [data.train] if args.validation else [data.train, data.valid]
-    train = dbn.data.Split(
-        *(np.concatenate(arrays)[: preset.images] for arrays in zip(*parts, strict=True))
-    )
+    train, held_out, part = classifiers.divided(data, args.validation)
+    train = dbn.data.Split(train.x[: preset.images], train.y[: preset.images])
 
     keras.utils.set_random_seed(args.seed)
     metrics = runs.Metrics(

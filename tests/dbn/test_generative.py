@@ -96,8 +96,12 @@ class UpDown:
         label = np.eye(self.classes)[(upto[:, :-1] <= u[:, n:]).sum(1)]
         return np.concatenate([u[:, :n] < sigmoid(a[:, :n]), label], 1)
 
-    def update(self, x, label, wake, steps, sleep, rate):
-        """One update; returns the cross entropy of x given the layer above, of each case."""
+    def update(self, x, label, wake, steps, sleep, rate, change=None):
+        """One update; returns the cross entropy of x given the layer above, of each case.
+
+        `change(v, positive, W, bias, top_bias)` may put others for the last three: what the top RBM
+        learns, uphill.
+        """
         count, ends = len(self.recognition), np.cumsum([w.shape[1] for w in self.recognition])
         up, states = np.split(wake, ends[:-1], 1), [np.float64(x)]
         for W, b, u in zip(self.recognition, self.recognition_bias, up, strict=True):
@@ -142,18 +146,57 @@ class UpDown:
             error = (dream[i + 1] - above[i]) / chains
             self.recognition[i] += rate * dream[i].T @ error
             self.recognition_bias[i] += rate * error.sum(0)
-        self.top += rate * (v.T @ positive / cases - end.T @ negative / chains)
-        self.top_bias += rate * (positive.mean(0) - negative.mean(0))
-        self.bias += rate * (v.mean(0) - end.mean(0))
+        W = v.T @ positive / cases - end.T @ negative / chains
+        bias, top_bias = v.mean(0) - end.mean(0), positive.mean(0) - negative.mean(0)
+        if change is not None:
+            W, bias, top_bias = change(v, positive, W, bias, top_bias)
+        self.top += rate * W
+        self.bias += rate * bias
+        self.top_bias += rate * top_bias
         return cost
 
 
-@pytest.mark.parametrize("chains", [None, 5])
-def test_up_down_is_that_of_numpy(chains, data):
-    """Three updates, the last of fewer cases, by CD-2 or from 5 persistent chains."""
+class CenteredSparse:
+    """What `Sparsity` and then `Centered` make of the top RBM's learning, from first principles."""
+
+    def __init__(self, target, cost, decay, rate):
+        self.target, self.cost, self.decay, self.rate = target, cost, decay, rate
+        self.activity, self.m, self.n, self.number = target, 0.0, 0.0, 0
+
+    def __call__(self, v, positive, W, bias, top_bias):
+        v, positive = v.mean(0), positive.mean(0)
+        self.activity = self.decay * self.activity + (1 - self.decay) * positive
+        excess = self.cost * (self.activity - self.target)
+        W, top_bias = W - np.outer(v, excess), top_bias - excess
+        self.number += 1
+        rate = max(self.rate, 1 / self.number)
+        self.m, self.n = self.m + rate * (v - self.m), self.n + rate * (positive - self.n)
+        W = W - np.outer(bias, self.n) - np.outer(self.m, top_bias)
+        return W, bias - W @ self.n, top_bias - self.m @ W
+
+
+@pytest.mark.parametrize(
+    ("chains", "parts"), [(None, False), (5, False), (None, True)], ids=["CD", "PCD", "parts"]
+)
+def test_up_down_is_that_of_numpy(chains, parts, data):
+    """Three updates, the last of fewer cases, by CD-2 or from 5 persistent chains.
+
+    Or with a top RBM that has a centered gradient and a sparsity.
+    """
     x, y = data
     negative = dbn.negative.CD(2) if chains is None else dbn.negative.PCD(2, chains)
-    model = make(negative=negative)
+    change = {}
+    if parts:
+        top = dbn.RBM(
+            RBMLayer(6, visible=Mixed([("bernoulli", 3), ("categorical", 3)])),
+            negative=negative,
+            gradient=dbn.gradients.Centered(0.4),
+            sparsity=dbn.penalties.Sparsity(0.2, cost=0.5, decay=0.7),
+        )
+        model = make(layers=(4, 3, top))
+        change["change"] = CenteredSparse(0.2, 0.5, 0.7, 0.4)
+    else:
+        model = make(negative=negative)
     model.compile(keras.optimizers.SGD(0.5), run_eagerly=chains is not None)
     expected = UpDown(model)
     if chains is not None:
@@ -168,7 +211,7 @@ def test_up_down_is_that_of_numpy(chains, data):
             np.array(noise.uniforms(shape, model.seed, number, stream))
             for shape, stream in zip(shapes, streams, strict=True)
         ]
-        costs.extend(expected.update(x[rows], np.eye(3)[y[rows]], *u, rate=0.5))
+        costs.extend(expected.update(x[rows], np.eye(3)[y[rows]], *u, rate=0.5, **change))
     history = model.fit(x, y, batch_size=10, shuffle=False, verbose=0).history
     for found, start, value in zip(
         UpDown.variables(model), before, expected.parameters(), strict=True

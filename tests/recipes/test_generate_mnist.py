@@ -28,15 +28,16 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     folder, printed = smoke
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["layers"], metrics["classes"]) == ([64, 30, 20, 40], 10)
-    assert metrics["validation_error"] == pytest.approx(min(metrics["validation_errors"]), abs=1e-6)
-    best = metrics["validation_errors"][metrics["best_epoch"] - 1]
-    assert metrics["validation_error"] == pytest.approx(best, abs=1e-6)
+    assert (metrics["held_out"], metrics["cases"]) == ("test", 500)
+    assert "validation_errors" not in metrics
     assert f"Test error {metrics['test_error']:.2%} ({metrics['test_wrong']} of 300)" in printed
-    test = dbn.data.load("digits").test
+    train, _, test = dbn.data.load("digits")
     model = dbn.load_model(folder / "model.keras")
     exported = tf.saved_model.load(str(folder / "saved_model"))
     for probabilities in (model.predict(test.x, verbose=0), exported.serve(test.x)):
         assert np.sum(np.argmax(probabilities, axis=1) != test.y) == metrics["test_wrong"]
+    found = np.argmax(model.log_probabilities(train.x[:500]), axis=1)
+    assert metrics["training_error"] == np.mean(found != train.y[:500])
     assert [int(rbm.updates.value) for rbm in (*model.below.rbms, model.top)] == [10, 10, 10]
 
     labels = np.repeat(np.arange(10), 20)
@@ -45,7 +46,9 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     # Means are in other programs here and there: a grey level may round to the next.
     drawn = np.int64(Image.open(folder / "digits.png"))
     assert np.abs(drawn - picture).max() <= 1
-    assert metrics["pretraining"] is True and len(metrics["validation_errors"]) == 2
+    costs = metrics["cross_entropies"]
+    assert metrics["pretraining"] is True and len(costs) == 2
+    assert 64 * np.log(2) > costs[0] > costs[1]
     assert len(Image.open(folder / "course.png").convert("RGB").getcolors(100000)) > 3
 
 
@@ -57,3 +60,21 @@ def test_both_arms_start_from_the_same_weights(starts, monkeypatch):
     for values, others in zip(one, other, strict=True):
         np.testing.assert_array_equal(values, others)
     assert max(np.std(values) for values in one) > 0
+
+
+@pytest.mark.slow
+def test_validation_reads_no_test_image(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(RECIPES)
+    data = dbn.data.load("digits")
+    monkeypatch.setattr(dbn.data, "load", lambda name: data._replace(test=None))
+    monkeypatch.setattr("sys.argv", [*SMOKE, "--validation"])
+    importlib.import_module("generate_mnist").main()
+    folder = tmp_path / "runs/generate_digits-smoke-validation"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["held_out"] == "validation" and "test_error" not in metrics
+    model = dbn.load_model(folder / "model.keras")
+    wrong = np.argmax(model.log_probabilities(data.valid.x), axis=1) != data.valid.y
+    assert metrics["validation_error"] == np.mean(wrong)
+    assert len(metrics["validation_errors"]) == 2
+    assert metrics["validation_errors"][-1] == pytest.approx(np.mean(wrong), abs=1e-6)
