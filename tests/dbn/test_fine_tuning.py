@@ -1,11 +1,11 @@
-"""Learning rates by layer against the same training written in NumPy; what is looked at before."""
+"""Learning rates by layer and adversarial training against NumPy; what is looked at before."""
 
 import keras
 import numpy as np
 import pytest
 
 import dbn
-from dbn.fine_tuning import by_layer, check
+from dbn.fine_tuning import Adversarial, by_layer, check
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 
@@ -22,17 +22,23 @@ def network():
     return model
 
 
-def gradients(parameters):
-    """Those of the mean cross entropy, by W and b of each layer, in float64."""
-    activations, (*body, (W, b)) = [X.astype("float64")], parameters
+def differentiated(parameters, x=X):
+    """The mean cross entropy, its gradients by W and b of each layer, and by x, in float64."""
+    activations, (*body, (W, b)) = [x.astype("float64")], parameters
     for kernel, bias in body:
         activations.append(1 / (1 + np.exp(-activations[-1] @ kernel - bias)))
     odds = np.exp(activations[-1] @ W + b)
-    delta, found = (odds / odds.sum(1, keepdims=True) - np.eye(3)[Y]) / len(X), []
+    p, found = odds / odds.sum(1, keepdims=True), []
+    delta = (p - np.eye(3)[Y]) / len(x)
     for (kernel, _), below in zip(reversed(parameters), reversed(activations), strict=True):
         found.insert(0, (below.T @ delta, delta.sum(0)))
-        delta = delta @ kernel.T * below * (1 - below)
-    return found
+        slope = delta @ kernel.T
+        delta = slope * below * (1 - below)
+    return -np.log(p[np.arange(len(x)), Y]).mean(), found, slope
+
+
+def gradients(parameters):
+    return differentiated(parameters)[1]
 
 
 def by_numpy(model, step, updates):
@@ -166,6 +172,79 @@ def test_a_layer_of_layers_and_every_variable_has_one_rate():
     rates = [float(part.learning_rate.value) for part in parts.optimizers]
     np.testing.assert_allclose(rates, [0.01, 0.02, 0.1])
     assert [len(part._trainable_variables) for part in parts.optimizers[:2]] == [4, 4]
+
+
+# Adversarial training -----------------------------------------------------------------------------
+
+
+def adversarial(radius=0.5, rate=0.3):
+    model = Adversarial(network(), radius)
+    model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
+    return model
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_adversarial_updates_are_those_of_numpy(jit_compile):
+    model, losses, validation = adversarial(), [], []
+    model.jit_compile = jit_compile
+    expected = [[np.array(w, "float64") for w in layer.weights] for layer in model.model.layers]
+    for _ in range(3):
+        here, found, slope = differentiated(expected)
+        beside = X + 0.5 * slope / np.linalg.norm(slope, axis=1, keepdims=True)
+        other, more, _ = differentiated(expected, beside)
+        assert other > here + 0.05
+        for layer, one, two in zip(expected, found, more, strict=True):
+            layer[:] = [w - 0.15 * (a + b) for w, a, b in zip(layer, one, two, strict=True)]
+        losses.append((here + other) / 2)
+        validation.append(differentiated(expected)[0])
+    history = model.fit(X, Y, batch_size=12, epochs=3, validation_data=(X, Y), verbose=0).history
+    np.testing.assert_allclose(history["loss"], losses, rtol=1e-5)
+    np.testing.assert_allclose(history["val_loss"], validation, rtol=1e-5)
+    for layer, values in zip(model.model.layers, expected, strict=True):
+        for found, w in zip(layer.weights, values, strict=True):
+            np.testing.assert_allclose(found, w, atol=1e-5)
+    outputs = model.predict(X, verbose=0)
+    np.testing.assert_allclose(outputs, model.model.predict(X, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
+def test_the_step_has_its_length_however_small_the_slope(scale):
+    slopes = scale * np.array([[3.0, 0, -4.0], [0, 0, 1.0]], "float32")
+    expected = np.array([[0.6, 0, -0.8], [0, 0, 1.0]]) * (scale > 0)
+    np.testing.assert_allclose(dbn.fine_tuning._directions(slopes), expected, rtol=1e-6)
+
+
+def test_an_adversarial_training_goes_on_from_its_file_and_its_checkpoint(tmp_path):
+    whole, half = adversarial(), adversarial()
+    whole.fit(X, Y, batch_size=12, epochs=4, shuffle=False, verbose=0)
+    half.fit(X, Y, batch_size=12, epochs=2, shuffle=False, verbose=0)
+    half.save(tmp_path / "model.keras")
+    loaded = dbn.load_model(tmp_path / "model.keras")
+    assert loaded.radius == 0.5
+    loaded.fit(X, Y, batch_size=12, epochs=2, shuffle=False, verbose=0)
+    training = {"batch_size": 12, "shuffle": False, "verbose": 0, "checkpoint": tmp_path / "c"}
+    for epochs in (2, 4):
+        resumed = adversarial()
+        dbn.checkpoints.fit(resumed, X, Y, epochs=epochs, **training)
+    for other in (loaded, resumed):
+        for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="`y` must be labels from 0 to 2"):
+        dbn.checkpoints.fit(adversarial(), X, Y + 1, epochs=1, **training)
+
+
+def test_bad_adversarial_arguments():
+    for radius in (0, -1.0, np.nan, True, "1"):
+        with pytest.raises(ValueError, match="`radius` must be a number > 0"):
+            Adversarial(network(), radius)
+    with pytest.raises(ValueError, match="`radius` must be finite"):
+        Adversarial(network(), np.inf)
+    for model in (keras.Sequential([keras.layers.Dense(3)]), "model"):
+        with pytest.raises(ValueError, match="`model` must be a built Keras model"):
+            Adversarial(model, 1.0)
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    with pytest.raises(ValueError, match="`model` must have one input; it has 2"):
+        Adversarial(keras.Model(inputs, keras.layers.Add()(inputs)), 1.0)
 
 
 @pytest.fixture(scope="module")
