@@ -126,8 +126,9 @@ class Adversarial(keras.Model):
     def __init__(self, model, radius, **kwargs):
         if not (isinstance(model, keras.Model) and model.built):
             raise ValueError(f"`model` must be a built Keras model; got {model!r}.")
-        if len(model.inputs) != 1:
-            raise ValueError(f"`model` must have one input; it has {len(model.inputs)}.")
+        inputs = getattr(model, "inputs", None) or []  # A subclass of Keras' own has none to see.
+        if len(inputs) != 1:
+            raise ValueError(f"`model` must be a network with one input; it has {len(inputs)}.")
         if isinstance(radius, bool) or not isinstance(radius, numbers.Real) or not radius > 0:
             raise ValueError(f"`radius` must be a number > 0; got {radius!r}.")
         if not math.isfinite(radius):

@@ -243,8 +243,10 @@ def test_bad_adversarial_arguments():
         with pytest.raises(ValueError, match="`model` must be a built Keras model"):
             Adversarial(model, 1.0)
     inputs = [keras.Input((2,)), keras.Input((2,))]
-    with pytest.raises(ValueError, match="`model` must have one input; it has 2"):
+    with pytest.raises(ValueError, match="must be a network with one input; it has 2"):
         Adversarial(keras.Model(inputs, keras.layers.Add()(inputs)), 1.0)
+    with pytest.raises(ValueError, match="must be a network with one input; it has 0"):
+        Adversarial(Adversarial(network(), 1.0), 1.0)
 
 
 @pytest.fixture(scope="module")
