@@ -188,16 +188,15 @@ def main():
     data, info = runs.load_data(args)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    parts = [data.train.x] if args.validation else [data.train.x, data.valid.x]
-    x = np.concatenate(parts)[: preset.images]
-    held_out = data.valid if args.validation else data.test
+    train, held_out, part = runs.divided(data, args.validation)
+    x = train.x[: preset.images]
 
     keras.utils.set_random_seed(args.seed)
     metrics = runs.Metrics(
         data_set=info.name,
         preset=args.preset,
         pretraining=not args.no_pretraining,
-        held_out="validation" if args.validation else "test",
+        held_out=part,
         seed=args.seed,
         images=len(x),
         layers=[x.shape[1], *preset.layers, preset.code],

@@ -145,7 +145,7 @@ def main():
     data, info = runs.load_data(args)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    train, held_out, part = classifiers.divided(data, args.validation)
+    train, held_out, part = runs.divided(data, args.validation)
     train = dbn.data.Split(train.x[: preset.images], train.y[: preset.images])
 
     keras.utils.set_random_seed(args.seed)

@@ -69,23 +69,6 @@ def pretrain(stack, x, folder, metrics: runs.Metrics, **training):
     )
 
 
-def divided(data, validation):
-    """Divides a data set to choose a preset, or to measure what was chosen.
-
-    Args:
-        data: A `dbn.data.Splits`.
-        validation: Whether the training images alone are learnt from, and the validation images
-            measured on; else all that are not the test set's, and the test set.
-
-    Returns:
-        The `dbn.data.Split` to learn from, that to measure on, and what the latter is called.
-    """
-    if validation:
-        return data.train, data.valid, "validation"
-    both = zip(data.train, data.valid, strict=True)
-    return dbn.data.Split(*(np.concatenate(arrays) for arrays in both)), data.test, "test"
-
-
 def test(found, split, img_shape, folder, metrics: runs.Metrics, part="test"):
     """Tells the error on held-out cases, and draws up to 200 that are wrong, in `errors.png`.
 

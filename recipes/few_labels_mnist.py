@@ -297,7 +297,7 @@ def main():
     preset, pretraining = PRESETS[args.preset], not args.no_pretraining
     beside = read(args.beside, pretraining) if args.beside else None
     data, info = runs.load_data(args)
-    x, y = (np.concatenate(parts) for parts in zip(data.train, data.valid, strict=True))
+    (x, y), test, _ = runs.divided(data, validation=False)
     try:
         rows = {count: draw(y, count, [args.seed, 0]) for count in preset.updates}
     except ValueError as error:
@@ -331,9 +331,7 @@ def main():
         stack.save(folder / "stack.keras")
     few = rows[preset.chosen_with]
     way = choose(stack, x[few], y[few], info.num_classes, preset, args.seed, folder, metrics)
-    found = measure(
-        stack, x, y, data.test, info.num_classes, way, preset, args.seed, folder, metrics
-    )
+    found = measure(stack, x, y, test, info.num_classes, way, preset, args.seed, folder, metrics)
     arms = {pretraining: found, **({not pretraining: beside} if beside else {})}
     plot(arms, PUBLISHED if info.name == "mnist" else {}, folder / "accuracy.png")
     runs.finish(folder, metrics)

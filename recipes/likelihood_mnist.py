@@ -168,8 +168,8 @@ def main():
     drawn = dbn.data.load(info.name, binarize="stochastic", seed=0)
     folder = runs.start(args.run_dir, args)
     preset = PRESETS[args.preset]
-    parts = [part.x for part in (data.train, data.valid)]
-    x = (parts[0] if args.validation else np.concatenate(parts))[: preset.images]
+    learnt, _, part = runs.divided(data, args.validation)
+    x = learnt.x[: preset.images]
     held_out = (drawn.valid if args.validation else drawn.test).x[: preset.images]
     keras.utils.set_random_seed(args.seed)
     metrics = runs.Metrics(
@@ -177,7 +177,7 @@ def main():
         binarization="stochastic",
         preset=args.preset,
         seed=args.seed,
-        held_out="validation" if args.validation else "test",
+        held_out=part,
         images=len(x),
         hidden=preset.hidden,
     )

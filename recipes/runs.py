@@ -32,6 +32,7 @@ except ModuleNotFoundError as missing:  # Another Keras backend is an ImportErro
     )
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 CHECKPOINTS = "checkpoints"  # A folder for them in the run folder, until `finish`.
@@ -228,6 +229,23 @@ def load_data(args):
         return dbn.data.load(name), dbn.data.info(name)
     except (OSError, ValueError) as error:
         refuse(error)
+
+
+def divided(data, validation):
+    """Divides a data set to choose a preset, or to measure what was chosen.
+
+    Args:
+        data: A `dbn.data.Splits`.
+        validation: Whether the training images alone are learnt from, and the validation images
+            measured on; else all that are not the test set's, and the test set.
+
+    Returns:
+        The `dbn.data.Split` to learn from, that to measure on, and what the latter is called.
+    """
+    if validation:
+        return data.train, data.valid, "validation"
+    both = zip(data.train, data.valid, strict=True)
+    return dbn.data.Split(*(np.concatenate(arrays) for arrays in both)), data.test, "test"
 
 
 def remembered(folder, name, compute):
