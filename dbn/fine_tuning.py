@@ -103,9 +103,10 @@ class Adversarial(keras.Model):
     for `loss`, the mean of both, in training; in validation it is that of the cases.
 
     Args:
-        model: A built Keras model with one floating-point input, such as `stack.classifier(10)`.
-        radius: Length of r, > 0, in units of the input: for images in [0, 1] the root of the summed
-            squares over the pixels.
+        model: A built Keras model with one floating-point input, such as `stack.classifier(10)`:
+            `(cases, visible)` for a stack's, or `(cases, ...)`.
+        radius: Length of r, > 0, in units of the input and over all of a case: for images in
+            [0, 1] the root of the summed squares over the pixels.
         **kwargs: `name`, `dtype`, `trainable` of `keras.Model`.
 
     Raises:

@@ -28,7 +28,7 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     folder, printed = smoke
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["layers"], metrics["classes"]) == ([64, 30, 20, 40], 10)
-    assert (metrics["held_out"], metrics["cases"]) == ("test", 500)
+    assert (metrics["held_out"], metrics["images"]) == ("test", 500)
     assert "validation_errors" not in metrics
     assert f"Test error {metrics['test_error']:.2%} ({metrics['test_wrong']} of 300)" in printed
     train, _, test = dbn.data.load("digits")
@@ -38,7 +38,9 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
         assert np.sum(np.argmax(probabilities, axis=1) != test.y) == metrics["test_wrong"]
     found = np.argmax(model.log_probabilities(train.x[:500]), axis=1)
     assert metrics["training_error"] == np.mean(found != train.y[:500])
-    assert [int(rbm.updates.value) for rbm in (*model.below.rbms, model.top)] == [10, 10, 10]
+    assert [int(rbm.updates.value) for rbm in model.below.rbms] == [10, 10]
+    assert int(model.updates.value) == 5 and model.top.chains == 100 and model.k == 3
+    assert np.mean(model.top.chain) > 0.2  # Zeros at first.
 
     labels = np.repeat(np.arange(10), 20)
     means = np.reshape(model.sample(labels, steps=10).mean, (10, 20, 64))
@@ -47,8 +49,8 @@ def test_the_figures_are_those_of_the_saved_model_and_of_the_export(smoke):
     drawn = np.int64(Image.open(folder / "digits.png"))
     assert np.abs(drawn - picture).max() <= 1
     costs = metrics["cross_entropies"]
-    assert metrics["pretraining"] is True and len(costs) == 2
-    assert 64 * np.log(2) > costs[0] > costs[1]
+    assert metrics["pretraining"] is True and len(costs) == 3
+    assert 64 * np.log(2) > costs[0] > costs[1] > costs[2]
     assert len(Image.open(folder / "course.png").convert("RGB").getcolors(100000)) > 3
 
 
@@ -76,5 +78,5 @@ def test_validation_reads_no_test_image(monkeypatch, tmp_path):
     model = dbn.load_model(folder / "model.keras")
     wrong = np.argmax(model.log_probabilities(data.valid.x), axis=1) != data.valid.y
     assert metrics["validation_error"] == np.mean(wrong)
-    assert len(metrics["validation_errors"]) == 2
+    assert len(metrics["validation_errors"]) == 3
     assert metrics["validation_errors"][-1] == pytest.approx(np.mean(wrong), abs=1e-6)
