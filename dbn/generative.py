@@ -553,7 +553,9 @@ class GenerativeDBN(Trainer):
             steps: Gibbs steps in the top RBM, an integer >= 1. The paper makes 1,000.
             start: Where the chains start: cases `(chains, visible)`, which go up by mean
                 activations; what an earlier call returned, to go on with; `"noise"`, the default,
-                for fair coins in the layer below the top RBM (if it is Bernoulli).
+                for cases without bias (of bits, fair coins) that go up so, as in the paper. From
+                coins in the layer below the top RBM, where the ways up and down never led, chains
+                may end in what is no case.
             seed: Integer; by default the model's.
 
         Returns:
@@ -575,17 +577,13 @@ class GenerativeDBN(Trainer):
                 raise ValueError(f"`start` must be cases, samples or 'noise'; got {start!r}.")
             if chains is None:
                 chains = 1 if label is None else len(label)
-            chains = checks.integer(chains, "chains")
-            states = sampling.noise_states(self.top.layer, chains, seed)
+            states = self._noise(checks.integer(chains, "chains"), seed)
             start = sampling.Samples(states, states, 0)
         elif isinstance(start, sampling.StackSamples):
             start = start.top
         else:
             first = self._lower[0]
-            h = self._up(checks.cases(start, first.visible, "start", first.W.shape[0]))
-            # As likely as each other, until the first step draws one.
-            labels = tf.fill((len(h), self.classes), tf.cast(1 / self.classes, h.dtype))
-            states = tf.concat([h, labels], axis=1)
+            states = self._risen(checks.cases(start, first.visible, "start", first.W.shape[0]))
             start = sampling.Samples(states, states, 0)
         clamp = None
         if label is not None:
@@ -598,6 +596,17 @@ class GenerativeDBN(Trainer):
             clamp = self._label_columns()
         top = self.top.sample(chains, steps, start, clamp, seed)
         return sampling.bring_down(self._lower, top, seed, self.generative)
+
+    def _risen(self, cases):
+        """Returns visible states of the top RBM: cases that have gone up, beside all labels."""
+        h = self._up(cases)
+        # As likely as each other, until the first step draws one.
+        labels = tf.fill((tf.shape(h)[0], self.classes), tf.cast(1 / self.classes, h.dtype))
+        return tf.concat([h, labels], axis=1)
+
+    def _noise(self, chains, seed):
+        """Returns such states of cases without bias."""
+        return self._risen(sampling.noise_states(self._lower[0], chains, seed))
 
     def _labelled(self, states, label):
         """Returns visible states of the top RBM with other labels."""
@@ -649,7 +658,7 @@ class GenerativeDBN(Trainer):
             [f"labels must lie in 0 to {self.classes - 1}; got", labels],
         )
         with tf.control_dependencies([known]):
-            start = sampling.noise_states(layer, tf.shape(labels)[0], seed)
+            start = self._noise(tf.shape(labels)[0], seed)
         start = self._labelled(start, labels)
         mask = tf.broadcast_to(self._label_columns(), tf.shape(start))
         mean, sample = sampling.chain(layer, start, mask, tf.constant(0, tf.int64), steps, seed)

@@ -308,6 +308,16 @@ def test_sampling_goes_on_bit_for_bit_also_with_another_label(small):
     assert from_data.mean.shape == (2, 4) and from_data.top.steps == 3
 
 
+def test_chains_start_at_random_cases_that_have_gone_up(small):
+    coins = np.array(noise.uniforms((5, 4), seed=3, stream=noise.Stream.START)) < 0.5
+    expected = small.sample(1, steps=2, start=coins.astype("float32"), seed=3)
+    assert 0 < coins.mean() < 1
+    for label in (1, [1] * 5):
+        found = small.sample(label, chains=5, steps=2, seed=3)
+        np.testing.assert_array_equal(found.mean, expected.mean)
+        np.testing.assert_array_equal(found.top.sample, expected.top.sample)
+
+
 # Training -----------------------------------------------------------------------------------------
 
 
