@@ -156,12 +156,16 @@ class Adversarial(keras.Model):
         if not training:
             return here
         x = tf.cast(x, self.variable_dtype)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            # Without dropout XLA sees that these are the products of `y_pred`.
-            again = loss(x, self.model(x, training=True))
-        beside = tf.stop_gradient(x + self.radius * _directions(tape.gradient(again, x)))
-        return (here + loss(beside, self.model(beside, training=True))) / 2
+        # What a network keeps of its cases, such as moving averages, is to be that of the cases as
+        # they are, on which it will be used: what these passes would leave is dropped.
+        with keras.StatelessScope():
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                # Without dropout XLA sees that these are the products of `y_pred`.
+                again = loss(x, self.model(x, training=True))
+            beside = tf.stop_gradient(x + self.radius * _directions(tape.gradient(again, x)))
+            there = loss(beside, self.model(beside, training=True))
+        return (here + there) / 2
 
     def get_config(self):
         """Returns the constructor's arguments."""

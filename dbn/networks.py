@@ -24,6 +24,7 @@ def classifier(
     dropout=0.0,
     input_dropout=0.0,
     kernel_constraint=None,
+    batch_normalization=None,
 ):
     """Makes the network of the stack's Dense layers with a softmax layer on top.
 
@@ -37,6 +38,11 @@ def classifier(
     their weights W/p in place of W, every unit has the same input under the same mask. So W stays
     as it was pretrained, and a limit c on the norm of theirs is the limit p c on the norm of W.
 
+    Batch normalisation (Ioffe & Szegedy 2015) of what a hidden unit sums up, before its activation,
+    starts from the mean and the deviation that these sums have on given cases: its scale is that
+    deviation, its shift that mean and the hidden bias, so the network computes what it computes
+    without.
+
     Args:
         stack: A built `DBN`.
         num_classes: Number of classes, an integer >= 2.
@@ -47,6 +53,10 @@ def classifier(
         kernel_constraint: Keras constraint of the pretrained weights, such as
             `keras.constraints.MaxNorm(4)`, applied after each update. It belongs to the variables:
             where they are shared, it holds in `pretrain` from now on, too. None leaves them theirs.
+        batch_normalization: Array `(cases, visible)` of the cases to start from, at least two; some
+            thousand are enough. In place of each of the stack's Dense layers come one without
+            bias and activation, which has its W (shared or a copy), Keras' `BatchNormalization`,
+            which goes on from its bias, and the activation. None for the stack's layers.
 
     Returns:
         A `keras.Sequential`, `(cases, visible)` to `(cases, num_classes)` probabilities.
@@ -61,10 +71,17 @@ def classifier(
     >>> model = stack.classifier(3, dropout=0.5, input_dropout=0.2)
     >>> [type(layer).__name__ for layer in model.layers]
     ['Dropout', 'Dense', 'Dropout', 'Dense', 'Dropout', 'Dense']
+    >>> x = np.random.default_rng(0).random((100, 9))
+    >>> normalised = stack.classifier(3, batch_normalization=x)
+    >>> [type(layer).__name__ for layer in normalised.layers[:3]]
+    ['Dense', 'BatchNormalization', 'Activation']
+    >>> normalised.layers[0].kernel is stack.rbms[0].layer.W
+    True
     """
     num_classes = checks.integer(num_classes, "num_classes", least=2)
     head = keras.layers.Dense(num_classes, "softmax", kernel_initializer="zeros", name="softmax")
-    return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
+    rates = {"dropout": dropout, "input_dropout": input_dropout}
+    return _with_head(stack, head, share, name, rates, kernel_constraint, batch_normalization)
 
 
 def regressor(
@@ -76,6 +93,7 @@ def regressor(
     dropout=0.0,
     input_dropout=0.0,
     kernel_constraint=None,
+    batch_normalization=None,
 ):
     """Makes the network of the stack's Dense layers with a linear layer on top.
 
@@ -90,6 +108,7 @@ def regressor(
         dropout: As in `classifier`.
         input_dropout: As in `classifier`.
         kernel_constraint: As in `classifier`.
+        batch_normalization: As in `classifier`.
 
     Returns:
         A `keras.Sequential`, `(cases, visible)` to `(cases, outputs)`.
@@ -108,7 +127,8 @@ def regressor(
     """
     outputs = checks.integer(outputs, "outputs")
     head = keras.layers.Dense(outputs, kernel_initializer="zeros", name="linear")
-    return _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint)
+    rates = {"dropout": dropout, "input_dropout": input_dropout}
+    return _with_head(stack, head, share, name, rates, kernel_constraint, batch_normalization)
 
 
 def autoencoder(stack, share=True, name=None):
@@ -152,24 +172,56 @@ def autoencoder(stack, share=True, name=None):
     return keras.Sequential([keras.Input((width,)), encoder, decoder], name=name)
 
 
-def _with_head(stack, head, share, name, dropout, input_dropout, kernel_constraint):
-    """Returns the model of the stack's Dense layers, a Dropout before each, and a last layer."""
-    for argument, rate in (("dropout", dropout), ("input_dropout", input_dropout)):
+def _with_head(stack, head, share, name, rates, kernel_constraint, batch_normalization):
+    """Returns the model of the stack's Dense layers, with what is to stand between, and a head."""
+    for argument, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
             raise ValueError(f"`{argument}` must be a number in [0, 1); got {rate!r}.")
     constraint = keras.constraints.get(kernel_constraint)
     body = _encoding(stack, share)
+    x = batch_normalization
+    if x is not None:
+        visible, width = stack.rbms[0].layer.visible, body[0].kernel.shape[0]
+        x = checks.cases(x, visible, "batch_normalization", width)
+        if len(x) < 2:
+            raise ValueError("`batch_normalization` must have at least 2 cases; it has 1.")
     if constraint is not None:
         for dense in body:
             dense.kernel_constraint = dense.kernel.constraint = constraint
         for rbm in stack.rbms:
             if share and rbm.compiled:
                 rbm.remake()  # Its compiled update knows of no constraint.
+    blocks = [[dense] for dense in body] if x is None else _normalised(body, x)
     layers = [keras.Input((stack.rbms[0].layer.W.shape[0],))]
-    rates = [input_dropout, *[dropout] * len(body)]
-    for rate, dense in zip(rates, [*body, head], strict=True):
-        layers += [keras.layers.Dropout(rate), dense] if rate else [dense]
+    dropouts = [rates["input_dropout"], *[rates["dropout"]] * len(body)]
+    for rate, block in zip(dropouts, [*blocks, [head]], strict=True):
+        layers += [keras.layers.Dropout(rate), *block] if rate else block
     return keras.Sequential(layers, name=name)
+
+
+def _normalised(body, x):
+    """Returns Dense layers, each as its sums, their normalisation and its activation."""
+    h, blocks = tf.cast(x, body[0].compute_dtype), []
+    for dense in body:
+        sums = _sums(dense)
+        mean, variance = tf.nn.moments(tf.cast(sums(h), dense.variable_dtype), 0)
+        normalisation = keras.layers.BatchNormalization(dtype=dense.dtype_policy)
+        normalisation.build((None, dense.units))
+        deviation = tf.sqrt(variance + normalisation.epsilon)
+        normalisation.set_weights([deviation, mean + dense.bias, mean, variance])
+        blocks.append([sums, normalisation, keras.layers.Activation(dense.activation)])
+        h = dense(h)
+    return blocks
+
+
+def _sums(dense):
+    """Returns a Dense layer without bias and activation that has the weights of another."""
+    plain = {"use_bias": False, "activation": "linear"}
+    sums = type(dense).from_config({**dense.get_config(), **plain})
+    sums.add_weight = lambda name, **_: getattr(dense, name)  # Where `build` makes its variables.
+    sums.build((None, dense.kernel.shape[0]))
+    del sums.add_weight
+    return sums
 
 
 def _encoding(stack, share):

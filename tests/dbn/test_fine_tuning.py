@@ -14,10 +14,10 @@ X = np.random.default_rng(0).random((12, 6)).astype("float32")
 Y = np.arange(12) % 3
 
 
-def network():
+def network(**between):
     stack = dbn.DBN([5, 4], seed=1)
     stack.build((None, 6))
-    model = stack.classifier(3)
+    model = stack.classifier(3, **between)
     model.layers[-1].kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
     return model
 
@@ -177,8 +177,8 @@ def test_a_layer_of_layers_and_every_variable_has_one_rate():
 # Adversarial training -----------------------------------------------------------------------------
 
 
-def adversarial(radius=0.5, rate=0.3):
-    model = Adversarial(network(), radius)
+def adversarial(radius=0.5, rate=0.3, **between):
+    model = Adversarial(network(**between), radius)
     model.compile(keras.optimizers.SGD(rate), "sparse_categorical_crossentropy")
     return model
 
@@ -214,23 +214,44 @@ def test_the_step_has_its_length_however_small_the_slope(scale):
     np.testing.assert_allclose(dbn.fine_tuning._directions(slopes), expected, rtol=1e-6)
 
 
-def test_an_adversarial_training_goes_on_from_its_file_and_its_checkpoint(tmp_path):
-    whole, half = adversarial(), adversarial()
+def test_moving_averages_are_those_of_the_cases_and_not_beside():
+    model = adversarial(batch_normalization=X)
+    sums, normalisation = model.model.layers[:2]
+    a = X.astype("float64") @ np.array(sums.kernel)
+    mean, variance = a.mean(0), a.var(0)
+    for number in range(3):
+        a = X[number::3].astype("float64") @ np.array(sums.kernel)
+        mean = 0.99 * mean + 0.01 * a.mean(0)
+        variance = 0.99 * variance + 0.01 * a.var(0)
+        model.fit(X[number::3], Y[number::3], batch_size=4, verbose=0)
+    np.testing.assert_allclose(normalisation.moving_mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(normalisation.moving_variance, variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("between", [{}, {"batch_normalization": X}])
+def test_an_adversarial_training_goes_on_from_its_file_and_its_checkpoint(tmp_path, between):
+    whole, half = adversarial(**between), adversarial(**between)
     whole.fit(X, Y, batch_size=12, epochs=4, shuffle=False, verbose=0)
     half.fit(X, Y, batch_size=12, epochs=2, shuffle=False, verbose=0)
     half.save(tmp_path / "model.keras")
     loaded = dbn.load_model(tmp_path / "model.keras")
     assert loaded.radius == 0.5
     loaded.fit(X, Y, batch_size=12, epochs=2, shuffle=False, verbose=0)
-    training = {"batch_size": 12, "shuffle": False, "verbose": 0, "checkpoint": tmp_path / "c"}
+    training = {"batch_size": 12, "shuffle": False, "verbose": 0}
+    at_once = adversarial(**between)
+    dbn.checkpoints.fit(at_once, X, Y, epochs=4, checkpoint=tmp_path / "once", **training)
     for epochs in (2, 4):
-        resumed = adversarial()
-        dbn.checkpoints.fit(resumed, X, Y, epochs=epochs, **training)
-    for other in (loaded, resumed):
-        for a, b in zip(whole.get_weights(), other.get_weights(), strict=True):
+        resumed = adversarial(**between)
+        dbn.checkpoints.fit(resumed, X, Y, epochs=epochs, checkpoint=tmp_path / "c", **training)
+    for one, other in ((whole, loaded), (at_once, resumed)):
+        for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+    for a, b in zip(whole.get_weights(), at_once.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
     with pytest.raises(ValueError, match="`y` must be labels from 0 to 2"):
-        dbn.checkpoints.fit(adversarial(), X, Y + 1, epochs=1, **training)
+        dbn.checkpoints.fit(
+            adversarial(), X, Y + 1, epochs=1, checkpoint=tmp_path / "c", **training
+        )
 
 
 def test_bad_adversarial_arguments():

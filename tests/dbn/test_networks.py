@@ -82,7 +82,7 @@ def test_every_network_loads_without_this_package(x, tmp_path):
     stack = dbn.DBN([7, dbn.RBMLayer(5, hidden="gaussian")], seed=0)
     stack.build((None, 12))
     heads = {"kernel_constraint": keras.constraints.MaxNorm(2.0), "dropout": 0.5}
-    classifier = stack.classifier(3, input_dropout=0.2, **heads)
+    classifier = stack.classifier(3, input_dropout=0.2, batch_normalization=x, **heads)
     rates = dbn.fine_tuning.by_layer(
         classifier, keras.optimizers.Adam(0.1), {classifier.layers[1]: 0.01}
     )
@@ -200,6 +200,13 @@ def test_a_head_needs_a_built_stack():
         ({"dropout": [0.5]}, "`dropout` must be a number"),
         ({"input_dropout": -0.1}, r"`input_dropout` must be a number in \[0, 1\)"),
         ({"kernel_constraint": "narrow"}, "narrow"),
+        ({"batch_normalization": True}, r"`batch_normalization` must have shape \(cases, width\)"),
+        ({"batch_normalization": "x"}, "`batch_normalization` must hold numbers"),
+        ({"batch_normalization": np.zeros((5, 11))}, "`batch_normalization` must have width 12"),
+        ({"batch_normalization": np.zeros((0, 12))}, "`batch_normalization` is empty"),
+        ({"batch_normalization": np.zeros((1, 12))}, "must have at least 2 cases; it has 1"),
+        ({"batch_normalization": np.full((5, 12), np.nan)}, "`batch_normalization` holds NaN"),
+        ({"batch_normalization": np.full((5, 12), 1.5)}, r"`batch_normalization` .*\[0, 1\]"),
     ],
 )
 def test_bad_arguments_leave_the_stack_as_it_is(arguments, message):
@@ -231,6 +238,57 @@ def test_dropout_leaves_units_the_mean_input_that_pretraining_gave_them(x, asser
         # Srivastava et al. (2014): no scale in training, but pretrained weights over p.
         np.testing.assert_allclose(dropped @ W, (mask * below) @ (W / keep), atol=1e-5)
         below = np.array(dense(below))
+
+
+@pytest.mark.parametrize("hidden", ["bernoulli", "relu"])
+def test_batch_normalization_starts_as_the_pretrained_network(x, hidden):
+    above = dbn.RBMLayer(5, visible="bernoulli" if hidden == "bernoulli" else "gaussian")
+    stack = dbn.DBN([dbn.RBMLayer(7, hidden=hidden), above], seed=0)
+    stack.build((None, 12))
+    random = np.random.default_rng(1)
+    for rbm in stack.rbms:
+        rbm.layer.W.assign(random.normal(size=rbm.layer.W.shape))
+        rbm.layer.hbias.assign(random.normal(size=rbm.layer.hbias.shape))
+    plain, model = stack.classifier(3), stack.classifier(3, batch_normalization=x[:30])
+    for network in (plain, model):
+        network.layers[-1].kernel.assign(np.random.default_rng(0).normal(size=(5, 3)))
+    np.testing.assert_allclose(model(x), plain(x), rtol=1e-4)
+    # The same where a batch of these very cases is normalised by its own mean and variance.
+    np.testing.assert_allclose(model(x[:30], training=True), plain(x[:30]), rtol=1e-4)
+    # Of other cases, by theirs; its scale and shift are the statistics of the first 30.
+    W, b = (np.array(w, "float64") for w in stack.rbms[0].layer.dense.weights)
+    first, other = (cases.astype("float64") @ W + b for cases in (x[:30], x[30:]))
+    expected = (other - other.mean(0)) / np.sqrt(other.var(0) + 1e-3)
+    expected = expected * np.sqrt(first.var(0) + 1e-3) + first.mean(0)
+    expected = sigmoid(expected) if hidden == "bernoulli" else np.maximum(expected, 0)
+    h = x[30:]
+    for layer in model.layers[:3]:
+        h = layer(h, training=True) if "norm" in layer.name else layer(h)
+    np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalised_network_shares_or_copies(x):
+    stack, y = dbn.DBN([7, 5], seed=0), np.arange(50) % 3
+    stack.pretrain(x, verbose=0)
+    before, W = weights(stack), stack.rbms[1].layer.W
+    copied = stack.classifier(3, share=False, batch_normalization=x)
+    shared = stack.classifier(3, batch_normalization=x)
+    assert_same(shared.get_weights(), copied.get_weights())
+    for model in (copied, shared):
+        rates = {model.layers[0]: 0.0, model.layers[3]: 0.5}
+        model.compile(
+            dbn.fine_tuning.by_layer(model, keras.optimizers.SGD(0.1), rates),
+            "sparse_categorical_crossentropy",
+        )
+    copied.fit(x, y, epochs=3, batch_size=25, shuffle=False, verbose=0)
+    assert_same(weights(stack), before)
+    shared.fit(x, y, epochs=3, batch_size=25, shuffle=False, verbose=0)
+    assert_same(shared.get_weights(), copied.get_weights())
+    assert W is shared.layers[3].kernel and np.any(W != before[4])
+    assert_same(weights(stack)[:3], before[:3])  # Frozen by its rate.
+    # The stack's own layers are as they were: pretraining goes on.
+    stack.pretrain(x, verbose=0)
+    np.testing.assert_array_equal(shared.layers[0].kernel, stack.rbms[0].layer.W)
 
 
 def test_the_regressor_learns_on_other_data_than_its_stack():
