@@ -572,18 +572,18 @@ class GenerativeDBN(Trainer):
             if one and chains is not None:
                 label = tf.repeat(label, checks.integer(chains, "chains"))
                 one = False
-        if start is None or isinstance(start, str):
-            if start not in (None, "noise"):
-                raise ValueError(f"`start` must be cases, samples or 'noise'; got {start!r}.")
-            if chains is None:
-                chains = 1 if label is None else len(label)
-            states = self._noise(checks.integer(chains, "chains"), seed)
-            start = sampling.Samples(states, states, 0)
-        elif isinstance(start, sampling.StackSamples):
+        if isinstance(start, sampling.StackSamples):
             start = start.top
         else:
-            first = self._lower[0]
-            states = self._risen(checks.cases(start, first.visible, "start", first.W.shape[0]))
+            if start is None or isinstance(start, str):
+                if start not in (None, "noise"):
+                    raise ValueError(f"`start` must be cases, samples or 'noise'; got {start!r}.")
+                if chains is None:
+                    chains = 1 if label is None else len(label)
+                states = self._noise(checks.integer(chains, "chains"), seed)
+            else:
+                first = self._lower[0]
+                states = self._risen(checks.cases(start, first.visible, "start", first.W.shape[0]))
             start = sampling.Samples(states, states, 0)
         clamp = None
         if label is not None:
