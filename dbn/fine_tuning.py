@@ -100,7 +100,9 @@ class Adversarial(keras.Model):
 
     Calling it is calling the network, which shares the weights: train this, then go on with the
     network itself, an ordinary Keras model. What `fit` logs is of the cases as they are, except
-    for `loss`, the mean of both, in training; in validation it is that of the cases.
+    for `loss`, the mean of both, in training; in validation it is that of the cases. What the
+    network keeps of its cases, such as the moving averages of batch normalisation, is of the cases
+    as they are, too.
 
     Args:
         model: A built Keras model with one floating-point input, such as `stack.classifier(10)`:

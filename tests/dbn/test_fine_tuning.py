@@ -246,8 +246,9 @@ def test_an_adversarial_training_goes_on_from_its_file_and_its_checkpoint(tmp_pa
     for one, other in ((whole, loaded), (at_once, resumed)):
         for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+    # Keras' own `fit` takes a batch's variance another way, to the last bit.
     for a, b in zip(whole.get_weights(), at_once.get_weights(), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 if between else 0)
     with pytest.raises(ValueError, match="`y` must be labels from 0 to 2"):
         dbn.checkpoints.fit(
             adversarial(), X, Y + 1, epochs=1, checkpoint=tmp_path / "c", **training
