@@ -179,10 +179,9 @@ def _with_head(stack, head, share, name, rates, kernel_constraint, batch_normali
             raise ValueError(f"`{argument}` must be a number in [0, 1); got {rate!r}.")
     constraint = keras.constraints.get(kernel_constraint)
     body = _encoding(stack, share)
-    x = batch_normalization
+    x, width = batch_normalization, body[0].kernel.shape[0]
     if x is not None:
-        visible, width = stack.rbms[0].layer.visible, body[0].kernel.shape[0]
-        x = checks.cases(x, visible, "batch_normalization", width)
+        x = checks.cases(x, stack.rbms[0].layer.visible, "batch_normalization", width)
         if len(x) < 2:
             raise ValueError("`batch_normalization` must have at least 2 cases; it has 1.")
     if constraint is not None:
@@ -192,7 +191,7 @@ def _with_head(stack, head, share, name, rates, kernel_constraint, batch_normali
             if share and rbm.compiled:
                 rbm.remake()  # Its compiled update knows of no constraint.
     blocks = [[dense] for dense in body] if x is None else _normalised(body, x)
-    layers = [keras.Input((stack.rbms[0].layer.W.shape[0],))]
+    layers = [keras.Input((width,))]
     dropouts = [rates["input_dropout"], *[rates["dropout"]] * len(body)]
     for rate, block in zip(dropouts, [*blocks, [head]], strict=True):
         layers += [keras.layers.Dropout(rate), *block] if rate else block
@@ -204,13 +203,14 @@ def _normalised(body, x):
     h, blocks = tf.cast(x, body[0].compute_dtype), []
     for dense in body:
         sums = _sums(dense)
-        mean, variance = tf.nn.moments(tf.cast(sums(h), dense.variable_dtype), 0)
+        a = sums(h)
+        mean, variance = tf.nn.moments(tf.cast(a, dense.variable_dtype), 0)
         normalisation = keras.layers.BatchNormalization(dtype=dense.dtype_policy)
         normalisation.build((None, dense.units))
         deviation = tf.sqrt(variance + normalisation.epsilon)
         normalisation.set_weights([deviation, mean + dense.bias, mean, variance])
         blocks.append([sums, normalisation, keras.layers.Activation(dense.activation)])
-        h = dense(h)
+        h = dense.activation(a + tf.cast(dense.bias, a.dtype))
     return blocks
 
 
