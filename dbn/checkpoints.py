@@ -115,10 +115,11 @@ def fit(
         for those.
 
     Raises:
-        ValueError: If the model is not built or compiled, an argument has no place here, the arrays
-            y or of `validation_data` are no labels for the softmax layer at the end of a
-            `keras.Sequential`, the replicas of a distribution strategy cannot have equal shares, or
-            the checkpoint is damaged or of another training: another model, other settings or data.
+        ValueError: If the model is not built or compiled, an argument has no place here, y holds no
+            numbers, the arrays y or of `validation_data` are no labels for the softmax layer at the
+            end of a `keras.Sequential`, the replicas of a distribution strategy cannot have equal
+            shares, or the checkpoint is damaged or of another training: another model, other
+            settings or data.
         OSError: If the checkpoint cannot be read or written; an earlier one is left whole.
 
     Example:
@@ -149,10 +150,11 @@ def fit(
     else:
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
         num_classes = fine_tuning.classes(model)
-        if num_classes is not None and y is not None:
+        if num_classes is not None:
             checks.targets(y, num_classes, fewest=num_classes)
             if isinstance(kwargs.get("validation_data"), (tuple, list)):
                 checks.targets(kwargs["validation_data"][1], num_classes, "validation_data")
+        _check_numbers(y)
         arrays = tf.nest.map_structure(_as_tensor, x if y is None else (x, y))
         lengths = {len(array) for array in tf.nest.flatten(arrays)}
         if len(lengths) != 1:
@@ -412,8 +414,21 @@ def with_history(callbacks):
     return [*callbacks, keras.callbacks.History()]
 
 
+def _check_numbers(y):
+    """Raises ValueError if targets, or a dict, list or tuple of such, are names, say."""
+    for array in [] if y is None else tf.nest.flatten(y):
+        dtype = np.asarray(array).dtype
+        if dtype.kind in "OSU":
+            raise ValueError(f"`y` must hold numbers; got dtype {dtype}.")
+
+
 def _as_tensor(array):
     array = np.asarray(array)
+    if array.ndim == 0:
+        raise ValueError(
+            "x and y must be arrays of cases, or dicts, lists or tuples of such arrays; got "
+            f"{array} for an array."
+        )
     # As Keras does.
     return tf.convert_to_tensor(
         array.astype(keras.config.floatx()) if array.dtype.kind == "f" else array

@@ -579,6 +579,7 @@ def test_a_plain_model_visits_all_cases_in_an_order_of_seed_and_epoch(tmp_path):
     ("change", "message"),
     [
         ({"y": Y[:21]}, r"equally many cases; got \[21, 22\]"),
+        ({"y": None}, "`y` must hold numbers; got dtype object"),
         ({"steps_per_epoch": 3}, "`steps_per_epoch` has no place"),
         ({"validation_split": 0.1}, "`validation_split` has no place"),
         ({"epochs": 0}, "`epochs` must be an integer >= 1"),
@@ -589,6 +590,25 @@ def test_a_plain_model_with_bad_arguments(change, message, tmp_path):
     arguments = {"x": X, "y": Y, "checkpoint": tmp_path / "file", **change}
     with pytest.raises(ValueError, match=message):
         checkpoints.fit(classifier(), **arguments)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.array(["a"] * 22), "`y` must hold numbers; got dtype <U1"),
+        (np.array([None] * 22), "`y` must hold numbers; got dtype object"),
+        ({"linear": np.array([b"1.5"] * 22)}, r"`y` must hold numbers; got dtype \|S3"),
+        ([1.5] * 22, r"must be arrays of cases, or dicts.*; got 1.5 for an array"),
+    ],
+)
+def test_targets_of_a_regressor_that_are_no_numbers_or_no_array(y, message, tmp_path):
+    stack = dbn.DBN([4])
+    stack.build((None, 6))
+    model = stack.regressor()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=message):
+        checkpoints.fit(model, X, y, checkpoint=tmp_path / "file")
     assert not any(tmp_path.iterdir())
 
 
