@@ -132,6 +132,10 @@ class Adversarial(keras.Model):
         inputs = getattr(model, "inputs", None) or []  # A subclass of Keras' own has none to see.
         if len(inputs) != 1:
             raise ValueError(f"`model` must be a network with one input; it has {len(inputs)}.")
+        if not tf.as_dtype(inputs[0].dtype).is_floating:
+            raise ValueError(
+                f"`model` must have a floating-point input; it has one of {inputs[0].dtype}."
+            )
         if isinstance(radius, bool) or not isinstance(radius, numbers.Real) or not radius > 0:
             raise ValueError(f"`radius` must be a number > 0; got {radius!r}.")
         if not math.isfinite(radius):
@@ -159,14 +163,16 @@ class Adversarial(keras.Model):
             return here
         x = tf.cast(x, self.variable_dtype)
         # What a network keeps of its cases, such as moving averages, is to be that of the cases as
-        # they are, on which it will be used: what these passes would leave is dropped.
-        with keras.StatelessScope():
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(x)
-                # Without dropout XLA sees that these are the products of `y_pred`.
-                again = loss(x, self.model(x, training=True))
-            beside = tf.stop_gradient(x + self.radius * _directions(tape.gradient(again, x)))
-            there = loss(beside, self.model(beside, training=True))
+        # they are, on which it will be used: what these passes leave there is undone.
+        kept = [(weight, tf.identity(weight.value)) for weight in self.model.non_trainable_weights]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            # Without dropout XLA sees that these are the products of `y_pred`.
+            again = loss(x, self.model(x, training=True))
+        beside = tf.stop_gradient(x + self.radius * _directions(tape.gradient(again, x)))
+        there = loss(beside, self.model(beside, training=True))
+        for weight, value in kept:
+            weight.assign(value)
         return (here + there) / 2
 
     def get_config(self):
@@ -200,7 +206,7 @@ def _directions(slopes):
 
 def classes(model):
     """Returns how many classes a model with a softmax layer at its end tells apart, or None."""
-    model = model.model if isinstance(model, Adversarial) else model
+    model = _plain(model)
     last = model.layers[-1] if isinstance(model, keras.Sequential) and model.layers else None
     softmax = getattr(last, "activation", None) is keras.activations.softmax
     return model.output_shape[1] if softmax and len(model.output_shape) == 2 else None
@@ -214,8 +220,8 @@ def check(model, x, y):
     too.
 
     Args:
-        model: What `classifier`, `regressor` or `autoencoder` of a stack returned, or another Keras
-            model with inputs `(cases, width)` and outputs of rank 2.
+        model: What `classifier`, `regressor` or `autoencoder` of a stack returned, an `Adversarial`
+            of one, or another Keras model with inputs `(cases, width)` and outputs of rank 2.
         x: Array `(cases, width)` of finite numbers.
         y: For a softmax layer at the model's end, labels from 0 on, `(cases,)`, or probabilities of
             the classes, such as one-hot labels, `(cases, classes)`, at least as many cases as
@@ -233,7 +239,8 @@ def check(model, x, y):
         ...
     ValueError: `y` must be labels from 0 to 2, whole numbers; got values from 0 to 3.
     """
-    real, num_classes = Gaussian(), classes(model)
+    model, real = _plain(model), Gaussian()
+    num_classes = classes(model)
     checks.cases(x, real, "x", model.input_shape[-1])
     if num_classes is not None:
         checks.targets(y, num_classes, fewest=num_classes)
@@ -242,6 +249,11 @@ def check(model, x, y):
         checks.cases(np.reshape(y, (-1, 1)) if column else y, real, "y", model.output_shape[-1])
     if len(x) != len(y):
         raise ValueError(f"`x` has {len(x)} cases, and `y` has {len(y)}.")
+
+
+def _plain(model):
+    """Returns the network that an `Adversarial` trains, and any other model as it is."""
+    return model.model if isinstance(model, Adversarial) else model
 
 
 def _copy(optimizer, rate=None):

@@ -228,6 +228,40 @@ def test_moving_averages_are_those_of_the_cases_and_not_beside():
     np.testing.assert_allclose(normalisation.moving_variance, variance, rtol=1e-5)
 
 
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_regularizers_enter_the_loss_here_and_beside(run_eagerly):
+    random = np.random.default_rng(3)
+    W = random.normal(size=(6, 5))
+    dense = keras.layers.Dense(5, kernel_regularizer=keras.regularizers.L2(0.1))
+    activity = keras.layers.ActivityRegularization(l2=0.5)
+    network = keras.Sequential([keras.Input((6,)), dense, activity, keras.layers.Dense(3)])
+    network.layers[-1].kernel.assign(np.zeros((5, 3)))
+    dense.kernel.assign(W)
+    # Every slope is 0, so beside is here: Keras divides what is of activities by the cases.
+    loss = np.mean(np.sum(X[:, :3] ** 2, 1)) / 3 + 0.1 * np.sum(W**2)
+    loss += 0.5 * np.sum((X @ W) ** 2) / 12
+    model = Adversarial(network, 1e-6)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=run_eagerly)
+    history = model.fit(X, X[:, :3], batch_size=12, epochs=2, verbose=0).history
+    np.testing.assert_allclose(history["loss"], [loss, loss], rtol=1e-5)
+
+
+def test_every_pass_has_a_mask_of_its_own():
+    masks = []
+
+    class Spy(keras.layers.Layer):
+        def call(self, x, training=None):
+            if training and not isinstance(x, keras.KerasTensor):
+                masks.append((np.array(x) > 0).tobytes())
+            return x
+
+    parts = [keras.layers.Dropout(0.5), Spy(), keras.layers.BatchNormalization()]
+    model = Adversarial(keras.Sequential([keras.Input((6,)), *parts, keras.layers.Dense(2)]), 0.1)
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(X + 0.1, X[:, :2], batch_size=6, epochs=2, verbose=0)
+    assert len(masks) == len(set(masks)) == 4 * 3
+
+
 @pytest.mark.parametrize("between", [{}, {"batch_normalization": X}])
 def test_an_adversarial_training_goes_on_from_its_file_and_its_checkpoint(tmp_path, between):
     whole, half = adversarial(**between), adversarial(**between)
@@ -267,6 +301,9 @@ def test_bad_adversarial_arguments():
     inputs = [keras.Input((2,)), keras.Input((2,))]
     with pytest.raises(ValueError, match="must be a network with one input; it has 2"):
         Adversarial(keras.Model(inputs, keras.layers.Add()(inputs)), 1.0)
+    whole = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(3, 2)])
+    with pytest.raises(ValueError, match="must have a floating-point input; it has one of int32"):
+        Adversarial(whole, 1.0)
     with pytest.raises(ValueError, match="must be a network with one input; it has 0"):
         Adversarial(Adversarial(network(), 1.0), 1.0)
 
@@ -281,6 +318,7 @@ def heads():
 @pytest.mark.parametrize("y", [Y, Y[:, None], Y.astype("float32"), np.eye(3)[Y], list(Y)])
 def test_good_labels(heads, y):
     check(heads["classifier"], X, y)
+    check(Adversarial(heads["classifier"], 1.0), X, y)
 
 
 @pytest.mark.parametrize("y", [X[:, 0], X[:, :1], Y, np.float64(X[:, 0])])
