@@ -117,10 +117,12 @@ def first_batch_digest(dataset):
     Raises:
         ValueError: If the two differ: what cannot be read again cannot be gone on with.
     """
-    found, again = (digest(next(iter(dataset.take(1)))) for _ in range(2))
+    found, again = ([digest(batch) for batch in dataset.take(1)] for _ in range(2))
+    if not found:
+        raise ValueError("The Dataset is empty: it has no batch.")
     if found != again:
         raise ValueError(
             "A training with a checkpoint or a cache needs a Dataset that gives the same batches "
             "whenever it is iterated over: `shuffle(..., reshuffle_each_iteration=False)`."
         )
-    return found
+    return found[0]

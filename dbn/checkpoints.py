@@ -60,7 +60,7 @@ class Checkpoint:
 
     def __init__(self, path, every=1000):
         if not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"`checkpoint` must be a path or a `Checkpoint`; got {path!r}.")
+            raise ValueError(f"The path of a checkpoint must be text or a `Path`; got {path!r}.")
         self.path = Path(path)
         self.every = checks.integer(every, "every")
 
@@ -132,7 +132,8 @@ def fit(
     3
     """
     for name in ("initial_epoch", "sample_weight", "steps_per_epoch", "validation_split"):
-        if kwargs.pop(name, None):
+        value = kwargs.pop(name, None)
+        if value is not None and np.any(value):
             raise ValueError(f"`{name}` has no place in `dbn.checkpoints.fit`.")
     if not (model.built and model.compiled):
         raise ValueError(
@@ -143,9 +144,12 @@ def fit(
     with tf.device("CPU"):
         epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
     settings = {"shuffle": shuffle, "seed": checks.integer(seed, "seed", least=0)}
+    settings["class_weight"] = kwargs.get("class_weight")
     if isinstance(x, tf.data.Dataset):
         if y is not None or batch_size is not None:
             raise ValueError("`y` and `batch_size` are for arrays: batch the Dataset x itself.")
+        if int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("`x` is an infinite Dataset, an epoch of which would never end.")
         data, settings["x"] = x, first_batch_digest(x)
     else:
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
@@ -155,10 +159,14 @@ def fit(
             if isinstance(kwargs.get("validation_data"), (tuple, list)):
                 checks.targets(kwargs["validation_data"][1], num_classes, "validation_data")
         _check_numbers(y)
-        arrays = tf.nest.map_structure(_as_tensor, x if y is None else (x, y))
+        # A list would become one tensor to tf.data.
+        arrays = keras.tree.lists_to_tuples(x if y is None else (x, y))
+        arrays = tf.nest.map_structure(_as_tensor, arrays)
         lengths = {len(array) for array in tf.nest.flatten(arrays)}
         if len(lengths) != 1:
             raise ValueError(f"x and y must have equally many cases; got {sorted(lengths)}.")
+        if not all(lengths):
+            raise ValueError("x and y are empty.")
         distribution.check_shares(lengths.pop(), batch_size, model.distribute_strategy)
         data = batches.gathered(arrays, batch_size, shuffle, seed, epoch)
         settings |= {"x and y": digest(arrays), "batch_size": batch_size}
@@ -169,7 +177,9 @@ def fit(
         with strategy.scope():
             model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
-    counter = model.optimizer.iterations
+    # With gradient accumulation, its `iterations` is no variable.
+    counting = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    counter = next(v for v in counting.variables if v.name == "iteration")
     callbacks = with_history(callbacks)
     progress = Progress(
         Checkpoint(checkpoint, every=1), model, variables, counter, settings, callbacks, epochs

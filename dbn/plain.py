@@ -28,7 +28,13 @@ def plain(settings):
 
     def without_numbers(value):
         if isinstance(value, dict):
-            return {name: without_numbers(part) for name, part in value.items()}
+            found = {}
+            for name, part in value.items():
+                name = without_numbers(name)
+                while name in found:  # `dense` and `dense_1` are two.
+                    name += "'"
+                found[name] = without_numbers(part)
+            return found
         if isinstance(value, list):
             return [without_numbers(part) for part in value]
         return re.sub(r"_\d+(?![^\W_])", "", value) if isinstance(value, str) else value
@@ -76,6 +82,8 @@ def _to_plain(value, arrays):
         return {kind: [_to_plain(part, arrays) for part in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _to_plain(part, arrays) for key, part in value.items()}}
+    if isinstance(value, dict) and all(isinstance(key, (str, int)) for key in value):
+        return {"pairs": [[key, _to_plain(part, arrays)] for key, part in value.items()]}
     raise TypeError
 
 
@@ -90,4 +98,6 @@ def from_plain(value, arrays):
         return arrays[value]
     if kind == "dict":
         return {key: from_plain(part, arrays) for key, part in value.items()}
+    if kind == "pairs":
+        return {key: from_plain(part, arrays) for key, part in value}
     return {"list": list, "tuple": tuple}[kind](from_plain(part, arrays) for part in value)

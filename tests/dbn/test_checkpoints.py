@@ -580,6 +580,8 @@ def test_a_plain_model_visits_all_cases_in_an_order_of_seed_and_epoch(tmp_path):
     [
         ({"y": Y[:21]}, r"equally many cases; got \[21, 22\]"),
         ({"y": None}, "`y` must hold numbers; got dtype object"),
+        ({"sample_weight": np.ones(22)}, "`sample_weight` has no place"),
+        ({"checkpoint": Checkpoint("file")}, "The path of a checkpoint must be text or a `Path`"),
         ({"steps_per_epoch": 3}, "`steps_per_epoch` has no place"),
         ({"validation_split": 0.1}, "`validation_split` has no place"),
         ({"epochs": 0}, "`epochs` must be an integer >= 1"),
@@ -610,6 +612,92 @@ def test_targets_of_a_regressor_that_are_no_numbers_or_no_array(y, message, tmp_
     with pytest.raises(ValueError, match=message):
         checkpoints.fit(model, X, y, checkpoint=tmp_path / "file")
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (lambda data: data.repeat(), "`x` is an infinite Dataset"),
+        (lambda data: data.take(0), "The Dataset is empty"),
+    ],
+)
+def test_a_dataset_without_an_epoch(parts, message, tmp_path):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
+    with pytest.raises(ValueError, match=message):
+        checkpoints.fit(classifier(), parts(data), checkpoint=tmp_path / "file")
+    assert not any(tmp_path.iterdir())
+
+
+def test_no_cases_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="x and y are empty"):
+        checkpoints.fit(model, X[:0], X[:0, :1], checkpoint=tmp_path / "file")
+
+
+def test_each_epoch_is_kept_where_gradients_are_accumulated(tmp_path):
+    def fitted(path, callbacks=()):
+        model = classifier()
+        adam = keras.optimizers.Adam(0.05, gradient_accumulation_steps=2)
+        model.compile(adam, "sparse_categorical_crossentropy")
+        fine_tune(model, path, callbacks)
+        return state(model)
+
+    expected = fitted(tmp_path / "whole")
+    with pytest.raises(Killed):
+        fitted(tmp_path / "half", [Kill(19)])
+    assert facts(tmp_path / "half")["done"] == 1
+    assert_same(fitted(tmp_path / "half"), expected)
+
+
+def test_a_list_of_arrays_is_what_a_tuple_is(tmp_path):
+    def fitted(x):
+        keras.utils.set_random_seed(3)
+        inputs = [keras.Input((6,)), keras.Input((2,))]
+        outputs = keras.layers.Dense(1)(keras.layers.Concatenate()(inputs))
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", "mse")
+        path = tmp_path / type(x).__name__
+        checkpoints.fit(model, x, X[:, :1], checkpoint=path, verbose=0)
+        return state(model)
+
+    assert_same(fitted([X, X[:, :2]]), fitted((X, X[:, :2])))
+
+
+def test_another_class_weight_is_another_training(tmp_path):
+    fine_tune(classifier(), tmp_path / "file", epochs=1, class_weight={2: 100.0})
+    fine_tune(classifier(), tmp_path / "file", epochs=2, class_weight={2: 100.0})
+    with pytest.raises(ValueError, match="another training: `class_weight.* there and .* here"):
+        fine_tune(classifier(), tmp_path / "file", epochs=3, class_weight={0: 100.0})
+
+
+def test_rates_by_layer_are_known_again_whatever_keras_calls_the_layers(tmp_path):
+    def fitted(rate, epochs):
+        model = classifier()
+        rates = {model.layers[0]: rate, model.layers[-1]: 0.2}
+        optimizer = dbn.fine_tuning.by_layer(model, keras.optimizers.SGD(0.1), rates)
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        return fine_tune(model, tmp_path / "file", epochs=epochs)
+
+    assert len(fitted(0.01, 1)["loss"]) == 1
+    assert len(fitted(0.01, 2)["loss"]) == 2
+    with pytest.raises(ValueError, match="another training: .*learning_rate"):
+        fitted(0.02, 3)
+
+
+def test_callbacks_remember_what_they_numbered(tmp_path):
+    class Note(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.seen = {}
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen[epoch] = {"best": np.float32(epoch), "as": [str(epoch)]}
+
+    fine_tune(classifier(), tmp_path / "file", [Note()], epochs=2)
+    note = Note()
+    fine_tune(classifier(), tmp_path / "file", [note], epochs=3)
+    assert note.seen == {n: {"best": n, "as": [str(n)]} for n in range(3)}
 
 
 @pytest.mark.parametrize("inputs", [[], [keras.Input((6,))]])
