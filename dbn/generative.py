@@ -45,7 +45,8 @@ class GenerativeDBN(Trainer):
         classes: Number of classes, an integer >= 2.
         negative: The `dbn.negative.NegativePhase` of the top RBM, if it is given as an integer:
             where its samples come from, in `pretrain` and in `fit`. The default is `CD(1)`.
-        seed: Integer that the initial weights, the noise and the data order come from; by default
+        seed: Integer that the noise and the data order of `fit` come from, and the initial weights,
+            noise and data order of layers given as integers; by default
             `keras.utils.set_random_seed` governs them.
         **kwargs: `name`, `dtype`, `trainable` of `keras.Model`.
 
@@ -225,7 +226,8 @@ class GenerativeDBN(Trainer):
         trained = zip(self._lower, histories, strict=True)
         self._tie([layer for layer, history in trained if history is not None])
         # A stack of one, which sees to optimizer and progress.
-        joined = tf.concat([self._up(x), label], axis=1)
+        h = self._up(x)
+        joined = tf.concat([h, tf.cast(label, h.dtype)], axis=1)
         last = DBN([self.top]).pretrain(joined, **top, shuffle=shuffle, verbose=verbose)
         return [*histories, *last]
 
@@ -349,7 +351,9 @@ class GenerativeDBN(Trainer):
     def case_units(self):
         """The unit type of a case beside its label."""
         layer = self._lower[0]
-        return Mixed([(layer.visible, layer.W.shape[0]), ("categorical", self.classes)])
+        units = layer.visible
+        columns = units.parts if isinstance(units, Mixed) else [(units, layer.W.shape[0])]
+        return Mixed([*columns, ("categorical", self.classes)])
 
     def _width(self):
         return self._lower[0].W.shape[0] + self.classes
@@ -388,7 +392,8 @@ class GenerativeDBN(Trainer):
 
         def join(x, y):
             # A label that is no class becomes a group that does not sum to 1, which is refused.
-            return tf.concat([tf.cast(x, tf.float32), tf.one_hot(y, self.classes)], axis=1)
+            one_hot = tf.one_hot(tf.cast(y, tf.int64), self.classes)
+            return tf.concat([tf.cast(x, tf.float32), one_hot], axis=1)
 
         return x.map(join)
 
@@ -405,7 +410,7 @@ class GenerativeDBN(Trainer):
         cases = tf.shape(v)[0]
         chains = cases if self.top.chains is None else self.top.chains
         return (
-            v,
+            self._states(v, number),
             noise.uniforms((cases, sum(up)), self.seed, number, noise.Stream.WAKE),
             self.negative.draw(self.top.layer, cases, self.seed, number),
             noise.uniforms((chains, sum(down)), self.seed, number, noise.Stream.SLEEP),
@@ -423,8 +428,19 @@ class GenerativeDBN(Trainer):
         """Adds a batch `(cases, visible)` to the metrics, by the noise of (seed, number)."""
         up = sum(layer.uniforms_per_step[1] for layer in self._lower)
         u = noise.uniforms((tf.shape(v)[0], up), self.seed, number, noise.Stream.TEST)
+        v = self._states(v, number, noise.Stream.BINARIZE_TEST)
         x, label = self._parts_of(v)
         self._update_metrics(self._wake(x, u), label)
+
+    def _states(self, v, number, stream=noise.Stream.BINARIZE):
+        """Returns a batch as the bottom RBM learns from it: drawn, if it binarises."""
+        first = self.below.rbms[0]
+        if not first.binarize:
+            return v
+        x, label = self._parts_of(v)
+        if stream == noise.Stream.BINARIZE:  # Its own training has used the numbers before these.
+            number += first.updates.value
+        return tf.concat([first.states(x, number, stream), label], axis=1)
 
     def _parts_of(self, v):
         v = tf.cast(v, self.top.layer.variable_dtype)
@@ -657,7 +673,8 @@ class GenerativeDBN(Trainer):
             tf.reduce_all((labels >= 0) & (labels < self.classes)),
             [f"labels must lie in 0 to {self.classes - 1}; got", labels],
         )
-        with tf.control_dependencies([known]):
+        some = tf.debugging.Assert(steps >= 1, ["steps must be >= 1; got", steps])
+        with tf.control_dependencies([known, some]):
             start = self._noise(tf.shape(labels)[0], seed)
         start = self._labelled(start, labels)
         mask = tf.broadcast_to(self._label_columns(), tf.shape(start))

@@ -26,6 +26,12 @@ except tf.errors.InvalidArgumentError as error:
     assert "labels must lie in 0 to 2" in str(error)
 else:
     raise AssertionError("A class that there is not was drawn.")
+try:
+    loaded.generate(labels, tf.constant(0, tf.int64), tf.constant(5, tf.int64))
+except tf.errors.InvalidArgumentError as error:
+    assert "steps must be >= 1" in str(error)
+else:
+    raise AssertionError("Digits were drawn in no step.")
 np.savez(out, probabilities=loaded.serve(np.load(x)), images=images)
 """
 
@@ -422,7 +428,8 @@ def test_a_dataset_of_pairs_is_fitted_in_its_order(data):
     for model in (one, other):
         model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     one.fit(x, y, batch_size=10, shuffle=False, verbose=0)
-    other.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(10), verbose=0)
+    pairs = tf.data.Dataset.from_tensor_slices((x, y.astype("int16")))
+    other.fit(pairs.batch(10), verbose=0)
     assert_same(one, other)
     bad = tf.data.Dataset.from_tensor_slices((x, np.where(np.arange(23) == 15, 3, y))).batch(10)
     with pytest.raises(ValueError, match="A batch of x, .*columns 5 to 7 NaN, .* do not sum to 1"):
@@ -440,6 +447,48 @@ def test_other_unit_types_are_trained_and_sampled():
     model.fit(x, np.arange(60) % 3, batch_size=20, verbose=0)
     assert np.abs(layers[0].visible.log_variance - before).max() > 1e-4
     assert np.isin(model.sample(1, 4, 10).top.sample[:, :3], [-1, 1]).all()
+
+
+def test_columns_of_several_types_are_trained_as_those_of_one(data):
+    """Two types side by side that are the same are one type."""
+    x, y = data
+    mixed = Mixed([("bernoulli", 2), ("bernoulli", 3)])
+    one, other = make(), make(layers=(dbn.RBM(RBMLayer(4, visible=mixed), seed=0), 3, 6))
+    for model in (one, other):
+        model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        model.fit(x, y, batch_size=10, verbose=0)
+    np.testing.assert_allclose(one.generative[0], other.generative[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one.top.layer.W, other.top.layer.W, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bottom_rbm_that_binarises_does_so_here_too(data):
+    x, y = data
+    model = make(layers=(dbn.RBM(4, seed=7, binarize=True), 3, 6))
+    bottom = model.below.rbms[0]
+    bottom.updates.assign(11)
+    model.compile(run_eagerly=True)
+    joined = tf.concat([x, np.eye(3, dtype="float32")[y]], 1)
+    states = np.array(model.prepare(joined, tf.constant(5, tf.int64))[0])
+    u = np.array(noise.uniforms((23, 5), 7, 16, noise.Stream.BINARIZE))
+    np.testing.assert_array_equal(states, np.concatenate([u < x, np.eye(3)[y]], 1))
+    model.fit(x, y, validation_data=(x, y), verbose=0)
+
+
+def test_pretraining_in_float64(data):
+    x, y = data
+    before, found = keras.config.dtype_policy(), []
+    try:
+        for policy in ("float32", "float64"):
+            keras.config.set_dtype_policy(policy)
+            model = make()
+            for rbm in (*model.below.rbms, model.top):
+                rbm.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+            model.pretrain(x, y, verbose=0)
+            found.append(np.array(model.top.layer.W))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert found[1].dtype == "float64"
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
 # Bad input ----------------------------------------------------------------------------------------
