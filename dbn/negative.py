@@ -251,8 +251,12 @@ class FastPCD(PCD):
         return End(*sampling.repeat(step, (chain,), uniforms[0], self.k))
 
     def learn(self, W, hbias, vbias):
-        for fast, gradient in zip(self.fast, (W, hbias, vbias), strict=True):
-            fast.assign(self.decay * fast.value - self.rate * tf.cast(gradient, fast.dtype))
+        gradients = [tf.cast(gradient, self.fast[0].dtype) for gradient in (W, hbias, vbias)]
+        # Those of an overflow, which an optimizer that scales the loss skips, teach nothing.
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        for fast, gradient in zip(self.fast, gradients, strict=True):
+            step = tf.where(finite, self.rate * gradient, 0)
+            fast.assign(self.decay * fast.value - step)
 
     def get_config(self):
         """Returns the constructor's arguments."""
@@ -319,16 +323,19 @@ class ParallelTempering(NegativePhase):
         self.base_rates = base_rates
 
     def serve(self, rbm):
-        checks.density(rbm.layer)
+        layer = checks.density(rbm.layer)
+        width = layer.W.shape[0]
+        if self.base_rates is not None:
+            if len(self.base_rates) != width:
+                raise ValueError(
+                    f"`base_rates` must have shape ({width},); got {self.base_rates.shape}."
+                )
+            checks.cases(self.base_rates[None], layer.visible, "base_rates")
         super().serve(rbm)
 
     def build(self, shape):
         """Creates the chains and the statistics of their exchanges."""
         count = len(self.betas)
-        if self.base_rates is not None and len(self.base_rates) != shape[0]:
-            raise ValueError(
-                f"`base_rates` must have shape ({shape[0]},); got {self.base_rates.shape}."
-            )
         weights = {
             "chain": (count, self.chains, shape[1]),
             "swap_rates": (count - 1,),

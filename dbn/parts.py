@@ -24,13 +24,15 @@ class Part(keras.layers.Layer):
         """Creates the state for an RBM that is being built.
 
         Raises:
-            ValueError: If this object serves another RBM already: their states would mix.
+            ValueError: If this object serves another RBM already, or has served one that is no
+                more: their states would mix.
         """
         served = self._served and self._served()
-        if served not in (None, rbm):
+        if self._served is not None and served is not rbm:
+            whom = "an RBM that is gone" if served is None else repr(served.name)
             raise ValueError(
-                f"`{self.argument}` serves {served.name!r} already: give each RBM a "
-                f"`{type(self).__name__}` of its own."
+                f"`{self.argument}` serves {whom} already: give each RBM a `{type(self).__name__}` "
+                "of its own."
             )
         self._served = weakref.ref(rbm)
         if not self.built:

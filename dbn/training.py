@@ -434,12 +434,16 @@ class RBM(Trainer):
             # Each replica adds its part of what is one for all of them.
             part = optimizer.scale_loss(1 / tf.distribute.get_strategy().num_replicas_in_sync)
             more = self.sparsity.gradient(*means)
-            W, hbias = W + part * more[0], hbias + part * more[1]
+            W += tf.cast(part * more[0], W.dtype)
+            hbias += tf.cast(part * more[1], hbias.dtype)
         if self.gradient is not None:
             self.gradient.update_offsets(*means, number)
             W, hbias, vbias = self.gradient.change(W, hbias, vbias)
         if self.negative.learns:
-            self.negative.learn(*replicas.summed((W, hbias, vbias)))
+            # As the optimizer will unscale them.
+            scale = optimizer.scale_loss(1.0)
+            summed = replicas.summed((W, hbias, vbias))
+            self.negative.learn(*(gradient / tf.cast(scale, gradient.dtype) for gradient in summed))
         gradients = list(gradients)
         for i, gradient in zip(at, (W, hbias, vbias), strict=True):
             gradients[i] = gradient
@@ -470,7 +474,8 @@ class RBM(Trainer):
                 bias (fair coins, for Bernoulli units); `"persistent"`
                 for the chains of PCD. The default is the last for PCD, `"noise"` for CD.
             clamp: Boolean mask, `(visible,)` or `(chains, visible)`, of units that keep the value
-                they have in `start`: the others are sampled given them (inpainting).
+                they have in `start`: the others are sampled given them (inpainting). Categorical
+                groups are held whole.
             seed: Integer; by default the model's.
 
         Returns:
@@ -514,6 +519,10 @@ class RBM(Trainer):
                     f"`clamp` must be a boolean mask of shape {shape[1:]} or {shape}; got "
                     f"{clamp.dtype} of shape {clamp.shape}."
                 )
+            visible = self.layer.visible
+            held = visible.split(tf.constant(np.atleast_2d(clamp)))
+            if not all(kind.whole(part) for kind, part in zip(visible.kinds, held, strict=True)):
+                raise ValueError("`clamp` must hold all units of a categorical group, or none.")
         return sampling.sample(self.layer, start, steps, seed, clamp)
 
     def _start(self, start, chains, seed):

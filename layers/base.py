@@ -115,6 +115,10 @@ class Units:
         """Returns whether all of x, which is valid, can be samples, a scalar boolean tensor."""
         return tf.constant(True)
 
+    def whole(self, mask):
+        """Returns whether a mask `(cases, units)` parts none of those that are drawn together."""
+        return True
+
     @property
     def invalid(self):
         """What makes `valid` False, in words."""

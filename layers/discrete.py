@@ -300,6 +300,10 @@ class Categorical(Units):
             f"{sums[case, group]:g}."
         )
 
+    def whole(self, mask):
+        held = self._sums(tf.cast(mask, tf.float32))
+        return bool(tf.reduce_all((held == 0) | (held == self.groups(mask.shape[-1]))))
+
     def _sums(self, x):
         return tf.reduce_sum(self._split(x, 0.0), axis=-1)
 
@@ -350,6 +354,9 @@ class Binomial(Units):
 
     def sample(self, pre_activation, uniforms):
         a = tf.cast(pre_activation, uniforms.dtype)
+        # From the nearer end: near 1 what is summed up would not come, rounded, beyond the number.
+        above = uniforms > 0.5
+        a, uniforms = tf.where(above, -a, a), tf.where(above, 1 - uniforms, uniforms)
         log_none = -self.trials * tf.nn.softplus(a)
         choices = tf.constant(_log_choices(self.trials), a.dtype)
 
@@ -359,7 +366,7 @@ class Binomial(Units):
 
         start = tf.constant(0), tf.zeros_like(a), tf.zeros_like(a)
         _, _, count = tf.while_loop(lambda x, *_: x < self.trials, body, start)
-        return tf.cast(count, pre_activation.dtype)
+        return tf.cast(tf.where(above, self.trials - count, count), pre_activation.dtype)
 
     def energy(self, x):
         # Minus the log of the number of ways to have x of n.

@@ -1,3 +1,4 @@
+import gc
 import statistics
 
 import keras
@@ -245,6 +246,12 @@ def test_samples_go_on_from_the_chains_at_beta_one():
             ),
             r"`base_rates` must have shape \(4,\); got \(1,\)",
         ),
+        (
+            lambda: dbn.RBM(3, negative=negative.ParallelTempering(base_rates=[0.5, 2])).build(
+                (None, 2)
+            ),
+            r"`base_rates` must lie in \[0, 1\] for bernoulli units; got values from 0.5 to 2",
+        ),
     ],
 )
 def test_bad_arguments(make, message):
@@ -258,3 +265,30 @@ def test_one_phase_serves_one_rbm():
     first.build((None, 4))
     with pytest.raises(ValueError, match="`negative` serves 'first' already.*a `PCD` of its own"):
         second.build((None, 4))
+    del first
+    gc.collect()
+    with pytest.raises(ValueError, match="`negative` serves an RBM that is gone already"):
+        second.build((None, 4))
+
+
+def test_fast_weights_learn_the_same_whatever_scales_the_loss():
+    x = np.random.default_rng(0).integers(0, 2, (40, 6)).astype("float32")
+
+    def fitted(scale):
+        optimizer = keras.optimizers.SGD(0.01)
+        if scale is not None:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=scale)
+        keras.utils.set_random_seed(2)
+        phase = negative.FastPCD(1, 10, rate=0.1)
+        rbm = dbn.RBM(4, seed=1, negative=phase)
+        rbm.compile(optimizer, run_eagerly=True)
+        rbm.fit(x, batch_size=10, verbose=0)
+        return [np.array(weights) for weights in (*phase.fast, rbm.layer.W)]
+
+    plain = fitted(None)
+    assert all(np.abs(weights).max() > 1e-3 for weights in plain[:3])
+    for found, expected in zip(fitted(2.0**15), plain, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    # Every gradient overflows, and every update is skipped.
+    *fast, W = fitted(float("inf"))
+    assert all(np.all(weights == 0) for weights in fast) and np.all(np.isfinite(W))

@@ -52,6 +52,19 @@ def test_no_cost_changes_nothing():
     )
 
 
+def test_a_layer_of_float64_learns_the_same():
+    found = []
+    for dtype in ("float32", "float64"):
+        rbm = dbn.RBM(dbn.RBMLayer(4, dtype=dtype), seed=0, sparsity=Sparsity(0.1, cost=0.5))
+        rbm.build((None, X.shape[1]))
+        rbm.layer.W.assign(np.random.default_rng(1).normal(size=rbm.layer.W.shape))
+        rbm.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+        rbm.fit(X, batch_size=10, verbose=0)
+        found.append(np.array(rbm.layer.hbias))
+    assert found[1].dtype == "float64"
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
+
+
 def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
     rbm = fitted(2, sparsity=Sparsity(0.1, cost=0.5, decay=0.8))
     rbm.save(tmp_path / "rbm.keras")

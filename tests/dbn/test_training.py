@@ -1144,6 +1144,25 @@ def test_sample_refuses(sampled, arguments, message):
         sampled.sample(**arguments)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_categorical_group_is_clamped_whole_or_not_at_all(mixed):
+    group = dbn.layers.Categorical(3)
+    units = dbn.layers.Mixed([("bernoulli", 2), (group, 6)]) if mixed else group
+    rbm, start = dbn.RBM(dbn.RBMLayer(4, visible=units), seed=0), np.eye(3)[[[0, 2]] * 50]
+    start = start.reshape(50, 6)
+    mask = np.arange(6) < 3
+    if mixed:
+        start, mask = np.insert(start, [0, 0], 1, axis=1), np.insert(mask, [0, 0], [True, False])
+    rbm.build((None, len(mask)))
+    found = np.array(rbm.sample(start=start, steps=3, clamp=mask).sample)
+    np.testing.assert_array_equal(found[:, mask], start[:, mask])
+    assert np.all(found[:, -3:].sum(1) == 1) and len(np.unique(found[:, -3:], axis=0)) == 3
+    mask[-1] = True
+    for parting in (mask, np.tile(mask, (50, 1))):
+        with pytest.raises(ValueError, match="`clamp` must hold all units of a categorical group"):
+            rbm.sample(start=start, clamp=parting)
+
+
 def test_sample_refuses_what_is_not_there():
     with pytest.raises(ValueError, match="not built: `fit` it, or call `build"):
         dbn.RBM(HIDDEN).sample()

@@ -190,6 +190,28 @@ def test_samples_have_the_moments_of_the_density(single, assert_mean):
         assert_mean(draws**power, p @ x**power)
 
 
+@pytest.mark.parametrize("trials", [1, 10, 100, 255])
+def test_binomial_counts_are_the_inverse_of_the_distribution(trials):
+    """At both ends, too, where sums of probabilities are rounded to what is below 1."""
+    u = np.array([LOWEST, 2.0**-23, 1e-4, 0.3, 0.5, 0.7, 1 - 1e-4, 1 - 2.0**-23, HIGHEST])
+    a = np.linspace(-12, 12, 25)[:, None]
+    log_p = [
+        math.log(math.comb(trials, x)) + x * a - trials * np.logaddexp(0, a)
+        for x in range(trials + 1)
+    ]
+    upto = np.cumsum(np.exp(log_p), axis=0)[:-1]
+
+    def inverse(u):
+        return np.sum(upto <= u, axis=0)
+
+    tiled = np.broadcast_to(u, (25, len(u))).astype("float32")
+    found = Binomial(trials).sample(tf.constant(np.tile(a, len(u)), tf.float32), tf.constant(tiled))
+    # Where the distribution function is within rounding of u, either count is right.
+    rounding = 1e-3 * np.minimum(u, 1 - u)
+    low, high = inverse(u - rounding), inverse(u + rounding)
+    assert np.all((low <= found) & (found <= high)) and np.mean(low == high) > 0.9
+
+
 def test_binomial_energy_counts_the_ways():
     x = np.arange(6.0)
     expected = -np.log([1, 5, 10, 10, 5, 1])
