@@ -177,7 +177,7 @@ class Schedule(keras.callbacks.Callback):
                 raise ValueError(f"`momentum` must be in (0, 1); got {value!r}.")
 
     def on_train_begin(self, logs=None):
-        if self.momentum and not getattr(self.model.optimizer, "momentum", 0):
+        if self.momentum and not getattr(_unscaled(self.model.optimizer), "momentum", 0):
             raise ValueError(
                 "`momentum` needs an optimizer with momentum from the start, such as "
                 f"SGD(0.1, momentum=0.5); got {self.model.optimizer.name!r} without."
@@ -185,14 +185,20 @@ class Schedule(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         model, now = self.model, int(self.model.epochs)
-        before = model.k, getattr(model.optimizer, "momentum", None)
+        optimizer = _unscaled(model.optimizer)
+        before = model.k, getattr(optimizer, "momentum", None)
         k, momentum = _at_epoch(self.k, now, before[0]), _at_epoch(self.momentum, now, before[1])
         if (k, momentum) == before:
             return
         model.negative.k = k
         if self.momentum:
-            model.optimizer.momentum = momentum
+            optimizer.momentum = momentum
         model.remake()
+
+
+def _unscaled(optimizer):
+    """Returns the optimizer in a `LossScaleOptimizer`, and any other as it is."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _by_epoch(values, name):
@@ -213,7 +219,7 @@ def _at_epoch(values, epoch, otherwise):
 @contextlib.contextmanager
 def _averaged(model):
     """Puts the optimizer's moving averages, if it keeps any, in the place of the weights."""
-    if not model.optimizer.use_ema:
+    if not _unscaled(model.optimizer).use_ema:
         yield
         return
     # Not Keras' SwapEMAWeights: it swaps by adding and subtracting, which rounds.

@@ -168,7 +168,7 @@ class Shards:
         def values(v):
             v = tf.cast(v, tf.float32)
             for function in self._functions:
-                v = function(v)
+                v = tf.cast(function(v), tf.float32)
             return v
 
         found = tf.data.Dataset.from_tensors(0).flat_map(one_epoch).rebatch(batch_size).map(values)

@@ -150,7 +150,8 @@ class DBN(keras.Model):
             batch_size: Cases an update, or a list with one a layer.
             optimizer: Keras optimizer, by name or instance, or a list with one a layer. Each layer
                 gets a new one made from its config. By default an RBM that was compiled keeps
-                its optimizer; the others get SGD with learning rate 0.01.
+                its optimizer; the others get SGD with learning rate 0.01. What else it was compiled
+                with, it keeps.
             callbacks: Keras callbacks for every layer's `fit`, or a list of such lists, one a
                 layer.
             metrics: As in `RBM.compile`; a list for all layers.
@@ -204,9 +205,13 @@ class DBN(keras.Model):
         histories = []
         for i, rbm in enumerate(self.rbms):
             if optimizer[i] is not None or metrics is not None or not rbm.compiled:
+                settings = rbm.get_compile_config()
+                if metrics is not None:
+                    settings["metrics"] = metrics
                 kept = rbm.optimizer if rbm.compiled else "sgd"
                 with rbm.distribute_strategy.scope():
-                    rbm.compile(optimizer=_new_optimizer(optimizer[i] or kept), metrics=metrics)
+                    settings["optimizer"] = _new_optimizer(optimizer[i] or kept)
+                    rbm.compile(**settings)
             bar = []
             if epochs[i] and verbose in ("auto", 1):
                 title = f"RBM {i + 1} of {count} ({rbm.layer.W.shape[0]}-{rbm.layer.units})"

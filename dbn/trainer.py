@@ -183,7 +183,8 @@ class Trainer(keras.Model):
         """Trains by contrastive divergence; the arguments are those of `keras.Model.fit`.
 
         The order of an array's cases comes from (seed, `epochs`), the noise of an update from
-        (seed, `updates`), so two calls with `epochs=5` equal one with `epochs=10` bit for bit.
+        (seed, `updates`), so two calls with `epochs=5` equal one with `epochs=10` bit for bit; but
+        for an optimizer that averages the weights, whose averages each call leaves as the weights.
 
         With `checkpoint`, a training that was killed, at whatever moment, goes on where the last
         checkpoint was written, and ends with the same bits as if it had never been killed. Ctrl-C

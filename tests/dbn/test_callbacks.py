@@ -340,6 +340,17 @@ def test_bad_schedules(arguments, message):
         Schedule(**arguments)
 
 
+def test_an_optimizer_that_scales_the_loss_is_seen_through(reference):
+    rbm, sgd = scheduled(), keras.optimizers.SGD(0.2, momentum=0.5, use_ema=True, ema_momentum=0.9)
+    rbm.compile(keras.optimizers.LossScaleOptimizer(sgd), run_eagerly=True)
+    watch, schedule = LogLikelihood(X), Schedule(momentum={0: 0.9})
+    found = rbm.fit(X, batch_size=10, verbose=0, callbacks=[watch, schedule]).history
+    assert sgd.momentum == 0.9
+    # The averages, which `fit` leaves.
+    exact = reference.of(rbm.layer).log_likelihood(X).mean()
+    np.testing.assert_allclose(found["log_likelihood"], exact, rtol=1e-5)
+
+
 def test_a_schedule_of_momentum_needs_velocities():
     with pytest.raises(ValueError, match="an optimizer with momentum from the start"):
         fit(scheduled(momentum=0.0), Schedule(momentum={0: 0.5}))

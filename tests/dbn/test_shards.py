@@ -159,6 +159,9 @@ def test_map(tmp_path):
     assert (data.width, halves.width, len(halves), halves.dtype) == (6, 3, 22, np.dtype("uint8"))
     np.testing.assert_allclose(collected(halves, shuffle=False), pixels[:, :3] / 255, rtol=1e-6)
     np.testing.assert_array_equal(collected(data, shuffle=False), pixels)
+    bits = collected(data.map(lambda v: v > 127), shuffle=False)
+    np.testing.assert_array_equal(bits, pixels > 127)
+    assert bits.dtype == np.float32
     for function in (lambda v: v[:, 0], lambda v: (v, v), lambda v: tf.boolean_mask(v, v[0], 1)):
         with pytest.raises(ValueError, match=r"`function` must give a tensor of shape \(cases, w"):
             data.map(function)

@@ -79,6 +79,20 @@ def test_each_layer_gets_an_optimizer_of_its_own(x):
     assert not given.built
 
 
+def test_a_new_optimizer_leaves_what_else_a_layer_was_compiled_with(x):
+    stack = dbn.DBN([dbn.RBM(7, persistent=True), 5], seed=3)
+    lower, upper = stack.rbms
+    chosen = {"run_eagerly": True, "steps_per_execution": 2}
+    lower.compile("adam", ["pseudo_log_likelihood", "reconstruction_cross_entropy"], **chosen)
+    first, second = stack.pretrain(x, optimizer=keras.optimizers.SGD(0.1), verbose=0)
+    assert set(first.history) == {"pseudo_log_likelihood", "reconstruction_cross_entropy"}
+    assert set(second.history) == {"reconstruction_cross_entropy"}
+    config = lower.get_compile_config()
+    assert {name: config[name] for name in chosen} == chosen
+    assert isinstance(lower.optimizer, keras.optimizers.SGD)
+    assert not upper.run_eagerly
+
+
 def test_callbacks_for_all_layers_or_one_list_a_layer(x):
     seen = []
 
