@@ -183,7 +183,7 @@ def start(folder, options):
     try:
         if (folder / _METRICS).exists():
             refuse(f"{folder} holds a finished run: name another --run-dir, or remove it.")
-        if not unfinished.exists() and folder.is_dir() and any(folder.iterdir()):
+        if not unfinished.exists() and folder.is_dir() and _others(folder):
             refuse(f"{folder} holds files that are no run's: name another --run-dir.")
         folder.mkdir(parents=True, exist_ok=True)
         _lock(folder)
@@ -235,7 +235,7 @@ def divided(data, validation):
     """Divides a data set to choose a preset, or to measure what was chosen.
 
     Args:
-        data: A `dbn.data.Splits`.
+        data: A `dbn.data.DataSet`.
         validation: Whether the training images alone are learnt from, and the validation images
             measured on; else all that are not the test set's, and the test set.
 
@@ -297,12 +297,14 @@ def finish(folder, metrics):
 
     Args:
         folder: The run folder.
-        metrics: `Metrics`, nested if need be. Total time, peak memory and facts of the machine are
-            added, and the number of tries where there were several: times are those of the last.
+        metrics: `Metrics`, nested if need be. The recipe's name, total time, peak memory and facts
+            of the machine are added, and the number of tries where there were several: times are
+            those of the last.
 
     Raises:
         ValueError: If a figure is not finite.
     """
+    metrics["recipe"] = Path(sys.argv[0]).stem
     metrics["machine"] = machine()
     tries = _read(folder / _UNFINISHED)["tries"]
     if tries > 1:
@@ -355,6 +357,11 @@ def refuse(reason):
     sys.exit(2)
 
 
+def _others(folder):
+    """Returns the files in a folder, but for what a kill leaves of one that is being written."""
+    return [path for path in folder.iterdir() if path != _part(folder / _UNFINISHED)]
+
+
 def _lock(folder):
     """Exits if another process is at work in a folder; otherwise none can be while this one is."""
     path = folder.resolve()
@@ -379,8 +386,13 @@ def _read(unfinished):
         return {"options": None, "tries": 1}
 
 
+def _part(path):
+    """Returns where a file is written, before it is whole and has its name."""
+    return path.with_name(f".{path.name}")
+
+
 def _write_whole(path, text):
-    part = path.with_name(f".{path.name}")
+    part = _part(path)
     with part.open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()

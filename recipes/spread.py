@@ -1,8 +1,9 @@
 """Mean and spread of a figure over finished runs of one recipe that differ in their seeds.
 
-    python recipes/spread.py test_error runs/best_mnist*
+    python recipes/spread.py test_error runs/best_mnist runs/best_mnist-seed*
     python recipes/spread.py squared_error runs/autoencoder_mnist* --picture spread.png
 
+Runs of different recipes, presets or data, or with `--validation` beside others, are refused.
 Runs with pretraining and without are two groups, and their difference is told, too, with its
 standard error; of a single run the spread is `nan`. Nothing is written but the picture.
 """
@@ -20,7 +21,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ARMS = {True: "pretrained", False: "from random weights"}
-_SAME = ("data_set", "preset", "layers", "images", "held_out")  # What all runs must agree in.
+# What all runs must agree in.
+_SAME = ("recipe", "data_set", "preset", "layers", "images", "held_out")
 
 
 def parse_arguments():

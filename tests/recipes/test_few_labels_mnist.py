@@ -105,6 +105,12 @@ def test_both_arms_start_from_equal_weights_and_search_equally(smoke, pretrained
 def test_what_cannot_be_is_refused(smoke, run_recipe, tmp_path):
     done = run_recipe(*SMOKE, "--no-pretraining", "--beside", smoke[0], cwd=tmp_path)
     assert done.returncode == 2 and "is a run of the same arm" in done.stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    metrics = json.loads((smoke[0] / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**metrics, "preset": "default"}))
+    done = run_recipe(*SMOKE, "--beside", other, cwd=tmp_path)
+    assert done.returncode == 2 and "its preset is default, not smoke" in done.stderr
     done = run_recipe(*SMOKE, "--beside", tmp_path, cwd=tmp_path)
     assert done.returncode == 2 and "no finished run of this recipe" in done.stderr
     done = run_recipe("few_labels_mnist.py", "--data-set", "digits", cwd=tmp_path)

@@ -79,6 +79,19 @@ def test_start_takes_a_new_or_an_empty_folder(name, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_start_takes_a_folder_in_which_it_was_killed(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runs.start(tmp_path, parse())
+    assert len(list(tmp_path.iterdir())) == 1
+    monkeypatch.undo()
+    runs.finish(runs.start(tmp_path, parse()), runs.Metrics(cost=[1.5]))
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
 def test_start_refuses_a_finished_run_and_leaves_it_as_it_is(tmp_path, capsys):
     runs.finish(runs.start(tmp_path, parse()), runs.Metrics(cost=[1.5]))
     before = contents(tmp_path)

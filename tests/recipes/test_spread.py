@@ -29,7 +29,8 @@ def spread(monkeypatch, capsys):
 def write(folder, **figures):
     """Writes what a finished run leaves."""
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"preset": "default", **figures}))
+    made = {"recipe": "best_mnist", "preset": "default", **figures}
+    (folder / "metrics.json").write_text(json.dumps(made))
     return folder
 
 
@@ -76,6 +77,10 @@ def test_a_single_run_has_no_spread(spread, folders):
         (
             {"pretraining": True, "seed": 3, "test_error": 0.1, "preset": "smoke"},
             "its preset is smoke, not default",
+        ),
+        (
+            {"pretraining": True, "seed": 3, "test_error": 0.1, "recipe": "dbn_mnist"},
+            "its recipe is dbn_mnist, not best_mnist",
         ),
     ],
 )
