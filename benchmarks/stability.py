@@ -30,6 +30,7 @@ KINDS = (
     ("gaussian", "bernoulli", 0.01),
     ("scaled_gaussian", "bernoulli", 0.01),
     ("gaussian", "relu", 0.001),
+    ("gaussian", "relu", 0.01),
 )
 
 

@@ -3,6 +3,9 @@
     python recipes/faces.py                          # Olivetti faces, fetched by scikit-learn
     python recipes/faces.py --faces frey_faces.npz   # `images`, (cases, height, width), 8 bits
 
+The latter is any file that `np.savez("frey_faces.npz", images=...)` writes; the measured one has
+the 1,965 Frey faces, uint8, (1965, 28, 20).
+
 Grey levels are dequantised (a uniform number added to each, so that a density of them means
 something), split at random (80, 10 and 10 %) and standardised pixel by pixel with scikit-learn.
 The RBM has Gaussian visible units, each with a variance of its own that is learnt and never falls
