@@ -16,7 +16,6 @@ import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -90,7 +89,7 @@ def main():
     parser.add_argument("--chains", type=int, default=500, help="(%(default)s)")
     parser.add_argument("--temperatures", type=int, default=500, help="a call (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/annealing.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/annealing.json")
     args = parser.parse_args()
     if min(args.visible, args.hidden, args.chains, args.rounds) < 1 or args.temperatures < 2:
         parser.error("all numbers must be at least 1, --temperatures at least 2")

@@ -24,7 +24,6 @@ import multiprocessing
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -107,7 +106,7 @@ def main():
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--updates", type=int, default=500, help="an epoch (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/replicas.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/replicas.json")
     args = parser.parse_args()
     if min(args.rounds, args.updates) < 1:
         parser.error("--rounds and --updates must be at least 1")

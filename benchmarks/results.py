@@ -1,7 +1,23 @@
 """What benchmarks write: a JSON file, whole or not at all."""
 
+import argparse
 import json
 import os
+from pathlib import Path
+
+
+def file(text):
+    """Returns the path that `--out` names, if it can be written: before anything is measured."""
+    path = Path(text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _part(path).touch()
+        _part(path).unlink()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder: name a file")
+    return path
 
 
 def write(found, path):
@@ -12,7 +28,11 @@ def write(found, path):
         path: `pathlib.Path`; a file that is there is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(part, path)
+    _part(path).write_text(json.dumps(found, indent=2) + "\n")
+    os.replace(_part(path), path)
     print(f"Written to {path}")
+
+
+def _part(path):
+    """Returns where a file is written, before it is whole and has its name."""
+    return path.with_suffix(".part")

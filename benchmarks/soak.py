@@ -29,6 +29,7 @@ import statistics
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -130,6 +131,8 @@ def start(name, folder):
         np.savez(folder / "part.npz", *arrays, logs=json.dumps([h.history for h in histories]))
         os.replace(folder / "part.npz", folder / "end.npz")
         status = 0
+    except BaseException:  # Python would not come to print it.
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -242,7 +245,7 @@ def main():
     parser.add_argument("--overhead", action="store_true", help="measure that instead")
     parser.add_argument("--rounds", type=int, default=7, help="of it (%(default)s)")
     parser.add_argument("--updates", type=int, default=3000, help="a round (%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/soak.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/soak.json")
     args = parser.parse_args()
     if min(args.kills, args.rounds, args.updates) < 1:
         parser.error("all numbers must be at least 1")

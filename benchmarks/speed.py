@@ -391,7 +391,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
     parser.add_argument("--seconds", type=float, default=2.0, help="of the bound in a round (2)")
     parser.add_argument("--data-set", choices=("mnist", "digits"), default="mnist")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/speed.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/speed.json")
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.seconds <= 0:
         parser.error("--rounds must be at least 1 and --seconds positive")

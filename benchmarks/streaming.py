@@ -98,7 +98,7 @@ def main():
     parser.add_argument("--buffer", type=int, default=64, help="of the shards, MiB (%(default)s)")
     parser.add_argument("--folder", type=Path, help="for the data; a temporary one by default")
     parser.add_argument("--smoke", action="store_true", help="all small: does it run?")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/streaming.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/streaming.json")
     args = parser.parse_args()
     if args.smoke:
         args.sizes, args.speed_size, args.hidden, args.rounds, args.buffer = [16, 32], 16, 8, 3, 4

@@ -14,7 +14,6 @@ import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -79,7 +78,7 @@ def main():
     parser.add_argument("--persistent", action="store_true", help="PCD")
     parser.add_argument("--updates", type=int, default=200, help="a round (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/units.json"))
+    parser.add_argument("--out", type=results.file, default="runs/benchmarks/units.json")
     arguments = parser.parse_args()
     names = ("hidden", "batch", "k", "updates", "rounds")
     if min(getattr(arguments, name) for name in names) < 1:

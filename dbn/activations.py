@@ -40,15 +40,33 @@ def _means(rbm):
     """Returns a function to the mean hidden activations by the present weights."""
     # Copies: tf.data runs on the CPU and cannot read variables that live on a GPU.
     with tf.device("CPU"):
-        W, hbias = tf.identity(rbm.layer.W), tf.identity(rbm.layer.hbias)
-    return lambda v: rbm.layer.hidden.mean(tf.matmul(tf.cast(v, W.dtype), W) + hbias)
+        # In the precision that the Dense layer has where all are in memory.
+        W, hbias = (tf.cast(w, rbm.layer.compute_dtype) for w in (rbm.layer.W, rbm.layer.hbias))
+
+    def means(v):
+        return rbm.layer.hidden.mean(tf.matmul(tf.cast(v, W.dtype), W) + hbias)
+
+    return means
+
+
+def _counted(source):
+    """Returns how many cases a `Source` has, and a digest of them."""
+    found = source.digest()
+    if not isinstance(source.data, tf.data.Dataset):
+        return len(source.data), found
+    cases, total = 0, hashlib.sha256()
+    for v in batches.take(source.test(None, "batch_size"), None, "steps_per_epoch"):
+        cases += len(v)
+        total.update(v.numpy().tobytes())
+    return cases, [*found, f"{cases} cases, sum {total.hexdigest()[:16]}"]
 
 
 class Cache:
     """A folder in which `DBN.pretrain` keeps the activations of each layer, as shards.
 
     Beside the shards is a text that tells the data and the weights that they were made of. They are
-    used again if both are the same, and otherwise written anew.
+    used again if both are the same and all are there, and otherwise written anew. Arrays and shards
+    are known by a check sum of a sample of their cases, Datasets by one of all.
 
     Args:
         folder: Path of the folder, made if there is none.
@@ -63,7 +81,9 @@ class Cache:
 
     def __init__(self, folder, data, layers):
         self._folder = Path(folder)
-        self._digests = {name: source.digest() for name, source in data.items()}
+        self._cases, self._digests = {}, {}
+        for name, source in data.items():
+            self._cases[name], self._digests[name] = _counted(source)
         for number in range(1, layers + 1):
             for name in data:
                 path = self._path(name, number)
@@ -99,7 +119,9 @@ class Cache:
         origin = {"kind": _KIND, "data": self._digests[name], "weights": weights.hexdigest()}
         if path.exists():
             if self._origin(path) == origin:
-                return Shards(path)
+                kept = Shards(path)
+                if len(kept) == self._cases[name]:
+                    return kept
             shard_files.remove(path)
         source = sources.of(x, rbms[-1].layer.visible, rbms[-1].layer.W.shape[0])
         means = activations(rbms[-1], source.test(None, "batch_size"))

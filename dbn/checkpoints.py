@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from dbn import batches, checks, distribution, fine_tuning, replicas
 from dbn.checkpoint_files import START_OVER, digest, first_batch_digest, read, write
-from dbn.plain import difference, from_plain, memory, plain, settings_of
+from dbn.plain import difference, from_plain, memory, plain, recall, settings_of
 
 __all__ = [
     "Checkpoint",
@@ -60,7 +60,7 @@ class Checkpoint:
 
     def __init__(self, path, every=1000):
         if not isinstance(path, (str, os.PathLike)):
-            raise ValueError(f"The path of a checkpoint must be text or a `Path`; got {path!r}.")
+            raise ValueError(f"`checkpoint` must be a path or a `Checkpoint`; got {path!r}.")
         self.path = Path(path)
         self.every = checks.integer(every, "every")
 
@@ -106,8 +106,8 @@ def fit(
         shuffle: Whether to visit the cases of an array in an order drawn from (seed, epoch).
         seed: Integer >= 0.
         callbacks: A Keras callback or a list of them. What they remember from epoch to epoch
-            (numbers, texts, lists and dicts of those, and arrays that they have replaced, such as
-            the best weights of `EarlyStopping`) is kept, too.
+            (numbers, texts, lists and dicts of those, variables, and arrays that they have
+            replaced, such as the best weights of `EarlyStopping`) is kept, too.
         **kwargs: Other arguments of `model.fit`, such as `validation_data` and `verbose`.
 
     Returns:
@@ -135,6 +135,8 @@ def fit(
         value = kwargs.pop(name, None)
         if value is not None and np.any(value):
             raise ValueError(f"`{name}` has no place in `dbn.checkpoints.fit`.")
+    if isinstance(checkpoint, Checkpoint):
+        raise ValueError("`checkpoint` must be a path: it is written after each epoch here.")
     if not (model.built and model.compiled):
         raise ValueError(
             "The model must be compiled, and built: give it a `keras.Input`, or call it once."
@@ -340,7 +342,7 @@ class Progress(keras.callbacks.Callback):
                 memories.remove(kept)
                 for name, (value, arrays) in kept["attributes"].items():
                     arrays = [self._arrays[array] for array in arrays]
-                    setattr(callback, name, from_plain(value, arrays))
+                    recall(callback, name, from_plain(value, arrays))
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._facts["made"] is not None:

@@ -4,10 +4,13 @@ import contextlib
 import json
 import re
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["difference", "from_plain", "memory", "plain", "settings_of"]
+__all__ = ["difference", "from_plain", "memory", "plain", "recall", "settings_of"]
+
+_VARIABLES = tf.Variable, keras.Variable
 
 
 def settings_of(model):
@@ -68,6 +71,8 @@ def memory(callback):
 
 def _to_plain(value, arrays):
     """Returns a copy that JSON can hold, and appends the arrays in it to a list."""
+    if isinstance(value, _VARIABLES):
+        value = np.array(value)
     if tf.is_tensor(value) and value.shape.rank == 0:
         value = value.numpy()
     if isinstance(value, np.generic) and value.dtype.kind in "biuf":
@@ -77,14 +82,25 @@ def _to_plain(value, arrays):
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         arrays.append(value)
         return {"array": len(arrays) - 1}
-    if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_to_plain(part, arrays) for part in value]}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_to_plain(part, arrays) for part in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _to_plain(part, arrays) for key, part in value.items()}}
     if isinstance(value, dict) and all(isinstance(key, (str, int)) for key in value):
         return {"pairs": [[key, _to_plain(part, arrays)] for key, part in value.items()]}
     raise TypeError
+
+
+def recall(callback, name, value):
+    """Gives an attribute of a callback a value that was kept, in what the attribute is now."""
+    now = getattr(callback, name, None)
+    if isinstance(now, _VARIABLES):
+        now.assign(value)
+    elif isinstance(now, dict) and type(now) is not dict:
+        now.clear()
+        now.update(value)
+    else:
+        setattr(callback, name, value)
 
 
 def from_plain(value, arrays):

@@ -45,4 +45,6 @@ def load_model(path, compile=True):
         raise ValueError(f"{path} is damaged: its part {damaged} is not what was written.")
     if not {"config.json", "metadata.json", "model.weights.h5"} <= names:
         raise ValueError(f"{path} is no .keras file: it has the parts {', '.join(sorted(names))}.")
+    if path.suffix != ".keras":  # By which Keras chooses what to read it as.
+        raise ValueError(f"The name of a .keras file must end so; got {path}.")
     return keras.saving.load_model(path, compile=compile, safe_mode=True)

@@ -15,11 +15,11 @@ import dbn
 _PREDICT = """
 import sys
 import numpy as np, tensorflow as tf
-assert "dbn" not in sys.modules
 model, x, out = sys.argv[1:]
 model = tf.saved_model.load(model)
 parts = [model.serve(part).numpy() for part in np.array_split(np.load(x), 10)]
 np.save(out, np.concatenate(parts))
+assert "dbn" not in sys.modules
 """
 
 
@@ -92,7 +92,9 @@ def test(found, split, img_shape, folder, metrics: runs.Metrics, part="test"):
     )
     pictures = split.x[wrong][:200]
     if len(pictures):
-        rows = np.resize(pictures, (-(-len(pictures) // 20), 20, pictures.shape[1]))
+        rows = np.zeros((-(-len(pictures) // 20) * 20, pictures.shape[1]))
+        rows[: len(pictures)] = pictures
+        rows = rows.reshape(-1, 20, pictures.shape[1])
         dbn.images.save(folder / "errors.png", dbn.images.chains(rows, img_shape))
 
 

@@ -21,6 +21,7 @@ reconstructions.png (test faces above their reconstructions), filters.png, varia
 where the learnt variance of a pixel is large) and metrics.json.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +58,8 @@ PRESETS = {
 }
 
 
-def load(path):
-    """Returns faces as integers from 0 to 255, `(cases, height, width)`."""
+def load(path, fewest):
+    """Returns faces as integers from 0 to 255, `(cases, height, width)`; `fewest` at least."""
     if path is None:
         from sklearn.datasets import fetch_olivetti_faces
 
@@ -70,11 +71,11 @@ def load(path):
         return np.rint(255 * images.reshape(-1, 32, 2, 32, 2).mean((2, 4)))
     try:
         images = np.load(path, allow_pickle=False)["images"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         runs.refuse(f"{path} is no .npz file with an array `images` ({error}).")
-    if images.dtype != np.uint8 or images.ndim != 3 or len(images) < 20:
+    if images.dtype != np.uint8 or images.ndim != 3 or 0 in images.shape or len(images) < fewest:
         runs.refuse(
-            f"`images` in {path} must be 8-bit, (cases, height, width), at least 20; got "
+            f"`images` in {path} must be 8-bit, (cases, height, width), at least {fewest}; got "
             f"{images.dtype} of shape {images.shape}."
         )
     return images
@@ -187,7 +188,9 @@ def main():
     parser.add_argument("--faces", type=Path, metavar="FILE", help="a .npz file of other faces")
     runs.add_run_arguments(parser, "runs/faces")
     args = parser.parse_args()
-    images, preset = load(args.faces), PRESETS[args.preset]
+    preset = PRESETS[args.preset]
+    # A mixture needs as many cases to learn from as it has components: eight in ten.
+    images = load(args.faces, fewest=max(20, -(-preset.components * 10 // 8)))
     folder = runs.start(args.run_dir, args)
     keras.utils.set_random_seed(args.seed)
     grey = split(images)

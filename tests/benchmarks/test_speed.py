@@ -91,10 +91,11 @@ def test_table_names_the_data_and_every_contender(run):
 def test_both_log_the_same_metric(run):
     results, _ = run
     for case in results["cases"].values():
-        both = [case["contenders"][name] for name in ("ours", "pytorch")]
-        values = [times["metric"] for times in both if times is not None]
-        assert all(math.isfinite(value) for value in values)
-        assert values[0] == pytest.approx(values[-1], rel=0.25)
+        ours, theirs = (case["contenders"][name] for name in ("ours", "pytorch"))
+        assert math.isfinite(ours["metric"])
+        if theirs is None:
+            pytest.skip("benchmarks/speed.py compares with PyTorch where it is installed")
+        assert ours["metric"] == pytest.approx(theirs["metric"], rel=0.25)
 
 
 @pytest.mark.parametrize(("k", "persistent"), [(1, False), (3, False), (3, True)])

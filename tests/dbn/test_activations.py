@@ -132,6 +132,42 @@ def test_it_is_used_again_where_data_and_weights_are_the_same(tmp_path, monkeypa
     assert len(read(cache / "layer_2")) == 21
 
 
+def test_a_dataset_that_differs_after_its_first_batch_is_another(tmp_path):
+    def used(x, valid=VALID):
+        x, valid = (tf.data.Dataset.from_tensor_slices(a).batch(5) for a in (x, valid))
+        pretrain(x=x, validation_data=valid, epochs=[0, 1, 0], cache=tmp_path)
+        return len(read(tmp_path / "layer_1")), read(tmp_path / "validation_1")[-1]
+
+    count, last = used(X[:10])
+    assert count == 10
+    count, same = used(X)
+    assert count == 22 and np.array_equal(same, last)
+    count, other = used(X, np.concatenate([VALID[:8], 1 - VALID[8:]]))
+    assert count == 22 and not np.allclose(other, last)
+
+
+def test_a_cache_that_has_lost_a_shard_is_written_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_files, "_SHARD", 5 * 4 * 8)  # 8 cases of 5 units.
+    arguments = {**ARRAY, "epochs": [0, 1, 0], "cache": tmp_path}
+    expected, _ = pretrain(**arguments)
+    assert len(Shards(tmp_path / "layer_1").files) > 1
+    Shards(tmp_path / "layer_1").files[-1].unlink()
+    again, _ = pretrain(**arguments)
+    assert len(read(tmp_path / "layer_1")) == 22
+    for a, b in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_activations_have_one_precision_wherever_they_are():
+    rbm = dbn.RBM(dbn.RBMLayer(5, dtype="mixed_bfloat16"))
+    rbm.build((None, 6))
+    rbm.layer.W.assign(np.random.default_rng(1).normal(size=(6, 5)))
+    array = dbn.activations.activations(rbm, tf.constant(X))
+    stream = dbn.activations.activations(rbm, tf.data.Dataset.from_tensors(X))
+    (batch,) = stream
+    np.testing.assert_array_equal(np.float32(batch), np.float32(array))
+
+
 def test_somebody_elses_folder_is_refused_before_any_training_and_left(tmp_path):
     stack, before = ready(), [np.array(v.value) for v in variables(ready())]
     for name, make in {

@@ -1,5 +1,6 @@
 """Trainings that are broken off anywhere and begun again end with the bits of one that was not."""
 
+import collections
 import errno
 import functools
 import os
@@ -581,7 +582,7 @@ def test_a_plain_model_visits_all_cases_in_an_order_of_seed_and_epoch(tmp_path):
         ({"y": Y[:21]}, r"equally many cases; got \[21, 22\]"),
         ({"y": None}, "`y` must hold numbers; got dtype object"),
         ({"sample_weight": np.ones(22)}, "`sample_weight` has no place"),
-        ({"checkpoint": Checkpoint("file")}, "The path of a checkpoint must be text or a `Path`"),
+        ({"checkpoint": Checkpoint("file")}, "`checkpoint` must be a path: it is"),
         ({"steps_per_epoch": 3}, "`steps_per_epoch` has no place"),
         ({"validation_split": 0.1}, "`validation_split` has no place"),
         ({"epochs": 0}, "`epochs` must be an integer >= 1"),
@@ -698,6 +699,29 @@ def test_callbacks_remember_what_they_numbered(tmp_path):
     note = Note()
     fine_tune(classifier(), tmp_path / "file", [note], epochs=3)
     assert note.seen == {n: {"best": n, "as": [str(n)]} for n in range(3)}
+
+
+def test_variables_and_dicts_of_callbacks_stay_the_objects_that_they_are(tmp_path):
+    class Note(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.sums = tf.Variable(1.0), keras.Variable([0.0, 1.0])
+            self.seen = collections.defaultdict(list)
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.scale.assign_add(0.5)
+            self.sums.assign(self.sums + self.scale)
+            self.seen[f"{epoch % 2}"].append(epoch)
+
+    whole, resumed = Note(), Note()
+    variables = resumed.scale, resumed.sums
+    fine_tune(classifier(), tmp_path / "whole", [whole], epochs=3)
+    fine_tune(classifier(), tmp_path / "file", [Note()], epochs=2)
+    fine_tune(classifier(), tmp_path / "file", [resumed], epochs=3)
+    assert (resumed.scale, resumed.sums) == variables
+    assert float(resumed.scale) == float(whole.scale) == 2.5
+    np.testing.assert_array_equal(resumed.sums, whole.sums)
+    assert resumed.seen == whole.seen == {"0": [0, 2], "1": [1]}
 
 
 @pytest.mark.parametrize("inputs", [[], [keras.Input((6,))]])

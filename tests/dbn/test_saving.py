@@ -71,6 +71,13 @@ def test_foreign_files_are_refused(path):
         assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("name", ["rbm.h5", "rbm.zip", "rbm"])
+def test_a_file_that_keras_would_read_as_something_else_is_refused(path, name):
+    path.rename(path.with_name(name))
+    with pytest.raises(ValueError, match="name of a .keras file must end so; got .*rbm"):
+        dbn.load_model(path.with_name(name))
+
+
 def test_a_lambda_is_refused_and_not_executed(tmp_path):
     def harm(x, path=str(tmp_path / "harm")):
         open(path, "w").close()

@@ -50,9 +50,10 @@ def test_the_figures_are_those_of_the_saved_classifier_and_of_the_export(smoke):
     exported = tf.saved_model.load(str(folder / "saved_model"))
     np.testing.assert_allclose(exported.serve(test.x), probabilities, atol=1e-6)
     assert metrics["export_difference"] < 1e-5 and metrics["export_other_class"] == 0
-    # Rows of 20, of those that are wrong; the last row is filled up from the first.
+    # Rows of 20, of those that are wrong; the last row is filled up with blanks.
     pictures = test.x[wrong][:200]
-    rows = np.resize(pictures, (math.ceil(len(pictures) / 20), 20, 64))
+    rows = np.zeros((math.ceil(len(pictures) / 20), 20, 64))
+    rows.reshape(-1, 64)[: len(pictures)] = pictures
     drawn = np.array(Image.open(folder / "errors.png"))
     np.testing.assert_array_equal(drawn, dbn.images.chains(rows, (8, 8)))
 

@@ -1,7 +1,9 @@
 """The DBN recipe, end to end on the embedded digits."""
 
+import importlib
 import json
 import signal
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -37,6 +39,23 @@ def test_the_figures_agree_with_each_other_and_with_the_export(smoke):
     exported = tf.saved_model.load(str(folder / "saved_model"))
     wrong = np.sum(np.argmax(exported.serve(test.x), axis=1) != test.y)
     assert wrong == metrics["test_wrong"] and metrics["test_error"] == wrong / 300
+
+
+def test_the_classifier_is_left_as_it_was_in_its_best_epoch(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "recipes")
+    recipe, runs = importlib.import_module("dbn_mnist"), importlib.import_module("runs")
+    train, valid, _ = dbn.data.load("digits")
+    for seed in range(10):
+        keras.utils.set_random_seed(seed)
+        stack, metrics = dbn.DBN([30]), runs.Metrics()
+        stack.build((None, 64))
+        model, how = stack.classifier(10), recipe.Training(5, 50, 0.3, momentum=None, decay=False)
+        recipe.fine_tune(model, train, valid, how, seed, tmp_path / str(seed), metrics)
+        found = np.mean(np.argmax(model(valid.x), axis=1) != valid.y)
+        assert found == pytest.approx(min(metrics["validation_errors"]), abs=1e-6)
+        if metrics["best_epoch"] < 5:
+            return
+    pytest.fail("The best epoch was the last one every time: this has tested nothing.")
 
 
 def test_the_pretrained_stack_is_kept(smoke):

@@ -53,20 +53,30 @@ def test_the_figures_are_those_of_the_saved_rbm_on_the_standardised_faces(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no .npz file with an array `images`"),
+        (b"no faces", "is no .npz file with an array `images`"),
         ({"pictures": np.zeros((30, 4, 4), np.uint8)}, "is no .npz file with an array `images`"),
         ({"images": np.zeros((30, 4, 4))}, r"got float64 of shape \(30, 4, 4\)"),
         ({"images": np.zeros((30, 16), np.uint8)}, r"got uint8 of shape \(30, 16\)"),
-        ({"images": np.zeros((3, 4, 4), np.uint8)}, r"got uint8 of shape \(3, 4, 4\)"),
+        ({"images": np.zeros((3, 4, 4), np.uint8)}, r"at least 63; got uint8 of shape \(3, 4, 4\)"),
+        ({"images": np.zeros((80, 0, 4), np.uint8)}, r"got uint8 of shape \(80, 0, 4\)"),
+        (b"", "is no .npz file with an array `images`"),
+        (np.zeros((30, 4, 4), np.uint8), "is no .npz file with an array `images`"),
+        ("cut off", "is no .npz file with an array `images`"),
     ],
 )
 def test_what_holds_no_faces_is_refused(content, message, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "recipes"))
     path = tmp_path / "faces.npz"
-    if content is None:
-        path.write_bytes(b"no faces")
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, np.ndarray):
+        with path.open("wb") as file:
+            np.save(file, content)
+    elif content == "cut off":
+        np.savez(path, images=np.zeros((80, 4, 4), np.uint8))
+        path.write_bytes(path.read_bytes()[:-30])
     else:
         np.savez(path, **content)
     with pytest.raises(SystemExit) as exit:
-        importlib.import_module("faces").load(path)
+        importlib.import_module("faces").load(path, fewest=63)
     assert exit.value.code == 2 and re.search(message, capsys.readouterr().err)
