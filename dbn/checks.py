@@ -55,12 +55,17 @@ def cases(x, units, name="x", width=None):
             or out of range.
     """
     if not isinstance(x, tf.Tensor):
+        given = x
         try:
             x = np.asarray(x)
         except ValueError as error:
             raise ValueError(f"`{name}` is not an array of shape (cases, width): {error}") from None
         if x.dtype.kind not in "fiub":
-            raise ValueError(f"`{name}` must hold numbers; got dtype {x.dtype}.")
+            raise ValueError(
+                f"`{name}` must hold numbers; got dtype {x.dtype}, of {type(given).__name__!r}."
+                + " Its `toarray()` does." * hasattr(given, "toarray")
+            )
+        _refuse_masked(given, name)
         with np.errstate(over="ignore"):  # What is too large for 32 bits is found infinite below.
             x = tf.convert_to_tensor(x if x.dtype == np.float32 else x.astype(np.float32))
     if x.shape.rank != 2:
@@ -78,6 +83,11 @@ def cases(x, units, name="x", width=None):
     return x
 
 
+def _refuse_masked(x, name):
+    if np.ma.is_masked(x):
+        raise ValueError(f"`{name}` has masked values: what is missing cannot be learnt from.")
+
+
 def labels(y, classes, count=None, name="y"):
     """Checks class labels whole, and returns them as a tensor.
 
@@ -93,6 +103,7 @@ def labels(y, classes, count=None, name="y"):
     Raises:
         ValueError: If the rank, dtype or number of labels is wrong, or one is no class.
     """
+    _refuse_masked(y, name)
     y = np.asarray(y)
     if y.dtype.kind not in "iu" or y.ndim != 1:
         raise ValueError(
@@ -140,6 +151,7 @@ def targets(y, num_classes, name="y", fewest=1):
     Raises:
         ValueError: If the type, shape or range is wrong, or there are fewer cases.
     """
+    _refuse_masked(y, name)
     y = np.asarray(y)
     if y.dtype.kind not in "fiub":
         raise ValueError(

@@ -80,7 +80,8 @@ class GenerativeDBN(Trainer):
                 "`layers` must be a list of at least two, the last one for the top RBM; got "
                 f"{layers!r}."
             )
-        below, top = DBN(layers[:-1], seed=seed), layers[-1]
+        dtype = kwargs.get("dtype")
+        below, top = DBN(layers[:-1], seed=seed, dtype=dtype), layers[-1]
         _check_types(below)
         beneath = below.rbms[-1].layer
         visible = Mixed([(beneath.hidden, beneath.units), ("categorical", classes)])
@@ -100,10 +101,12 @@ class GenerativeDBN(Trainer):
                 )
             own = None if seed is None else seed + len(below.rbms)
             initializer = keras.initializers.RandomNormal(0.0, 0.01, own)
-            layer = RBMLayer(top, visible=visible, kernel_initializer=initializer)
-            top = RBM(layer, negative=negative, seed=own)
+            layer = RBMLayer(top, visible=visible, kernel_initializer=initializer, dtype=dtype)
+            top = RBM(layer, negative=negative, seed=own, dtype=dtype)
         super().__init__(**kwargs)
         self.below, self.top, self.classes = below, top, classes
+        if not self.trainable:  # Keras did not know these before.
+            below.trainable = top.trainable = False
         # Another than those of the RBMs, so that none of their random numbers comes twice.
         self.seed = len(layers) + (default_seed() if seed is None else seed)
         self._means = {
@@ -359,8 +362,23 @@ class GenerativeDBN(Trainer):
         return self._lower[0].W.shape[0] + self.classes
 
     def _check_trainable(self):
+        needed = list(self.generative)
         for layer in (*self._lower, self.top.layer):
             layer.check_dense()
+            needed += [layer.W, layer.hbias]
+        if {id(weights) for weights in needed} <= {id(v) for v in self.trainable_variables}:
+            return
+        # The outermost: what is set there, Keras hands on to what is inside.
+        parts = {"model": self, "model.below": self.below}
+        rbms = {f"model.below.rbms[{i}]": rbm for i, rbm in enumerate(self.below.rbms)}
+        for name, rbm in {**rbms, "model.top": self.top}.items():
+            layer = rbm.layer
+            parts |= {name: rbm, f"{name}.layer": layer, f"{name}.layer.dense": layer.dense}
+        frozen = [name for name, part in parts.items() if not part.trainable]
+        raise ValueError(
+            "Up-down trains all weights of a GenerativeDBN, and some are frozen "
+            f"(`trainable=False`). Set `{[*frozen, 'model.generative'][0]}.trainable = True`."
+        )
 
     def _checked(self, x, y, x_name="x", y_name="y"):
         """Returns checked cases and their labels, one-hot; builds the model if it is not built."""

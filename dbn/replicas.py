@@ -101,7 +101,9 @@ def check_optimizer(optimizer, strategy):
     Raises:
         ValueError: If it was made outside the scope of the model's strategy, or in that of one.
     """
-    distributed = isinstance(optimizer.iterations.value, tf.distribute.DistributedValues)
+    # Not `iterations`: with accumulated gradients it is no variable.
+    first = optimizer.variables[0].value
+    distributed = isinstance(first, tf.distribute.DistributedValues)
     if distributed != (strategy is not None):
         raise ValueError(
             f"`optimizer` was made {'in' if distributed else 'outside'} the scope of a "

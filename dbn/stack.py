@@ -52,7 +52,8 @@ class DBN(keras.Model):
             raise ValueError(f"`layers` must be a list with at least one layer; got {layers!r}.")
         if seed is not None:
             checks.integer(seed, "seed", least=0)
-        rbms = [_as_rbm(layer, seed, number) for number, layer in enumerate(layers)]
+        dtype = kwargs.get("dtype")
+        rbms = [_as_rbm(layer, seed, number, dtype) for number, layer in enumerate(layers)]
         if len({id(rbm.layer) for rbm in rbms}) < len(rbms):
             raise ValueError(
                 "`layers` holds the same layer twice; each must be a layer of its own."
@@ -68,6 +69,9 @@ class DBN(keras.Model):
                 )
         super().__init__(**kwargs)
         self.rbms = rbms
+        if not self.trainable:  # Keras did not know the RBMs before.
+            for rbm in rbms:
+                rbm.trainable = False
         # Those of RBMs that two programs trained may have one name, which Keras' models refuse.
         names = set()
         for dense in (rbm.layer.dense for rbm in rbms):
@@ -208,9 +212,11 @@ class DBN(keras.Model):
                 settings = rbm.get_compile_config()
                 if metrics is not None:
                     settings["metrics"] = metrics
-                kept = rbm.optimizer if rbm.compiled else "sgd"
                 with rbm.distribute_strategy.scope():
-                    settings["optimizer"] = _new_optimizer(optimizer[i] or kept)
+                    if rbm.compiled and optimizer[i] is None:
+                        settings["optimizer"] = rbm.optimizer
+                    else:
+                        settings["optimizer"] = _new_optimizer(optimizer[i] or "sgd")
                     rbm.compile(**settings)
             bar = []
             if epochs[i] and verbose in ("auto", 1):
@@ -316,15 +322,16 @@ class _LayerBar(keras.callbacks.Callback):
             print()
 
 
-def _as_rbm(layer, seed, number):
+def _as_rbm(layer, seed, number, dtype):
     if isinstance(layer, RBM):
         return layer
     if isinstance(layer, RBMLayer):
         return RBM(layer)
     if seed is None or isinstance(layer, bool) or not hasattr(layer, "__index__"):
-        return RBM(layer)
+        return RBM(layer, dtype=dtype)
     initializer = keras.initializers.VarianceScaling(16.0, "fan_avg", "uniform", seed + number)
-    return RBM(RBMLayer(layer, kernel_initializer=initializer), seed=seed + number)
+    layer = RBMLayer(layer, kernel_initializer=initializer, dtype=dtype)
+    return RBM(layer, seed=seed + number, dtype=dtype)
 
 
 def _per_layer(value, count, name):

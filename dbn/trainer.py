@@ -157,8 +157,9 @@ class Trainer(keras.Model):
 
     @property
     def metrics(self):
-        """The running means that `fit` logs."""
-        return [mean for name, mean in self._means.items() if name in self._log_names]
+        """The running means that `fit` logs, in the order in which `compile` was given them."""
+        names = dict.fromkeys(self._log_names)
+        return [self._means[name] for name in names if name in self._means]
 
     def fit(
         self,
@@ -376,8 +377,19 @@ class Trainer(keras.Model):
             return function
         return tf.function(function, jit_compile=jit_compile, reduce_retracing=True)
 
+    def predict(self, *args, **kwargs):
+        """Returns what the model makes of cases, as in Keras, also from a callback of `fit`."""
+        before, self.steps_per_execution = self.steps_per_execution, 1
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self.steps_per_execution = before
+
     def train_step(self, v):
-        """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict."""
+        """Makes one update from a batch `(cases, visible)`; returns the metrics so far, a dict.
+
+        For a loop of one's own: `fit` calls `prepare` and `update` itself.
+        """
         self.update(*self.prepare(v, self.updates.value))
         return self.get_metrics_result()
 
@@ -660,6 +672,8 @@ class _Bookkeeping(keras.callbacks.Callback):
         self._compared = train[:count], valid[:count]
 
     def on_epoch_begin(self, epoch, logs=None):
+        # Again: a callback may have taken the training up from elsewhere (BackupAndRestore).
+        self._epoch.assign(self.model.epochs.value)
         self.model._steps_left = self._steps
         self._first = int(self.model.updates.numpy()) - self.model._made
 

@@ -134,7 +134,7 @@ class RBM(Trainer):
                 raise ValueError(
                     f"`layer` must be an RBMLayer or a number of hidden units; got {layer!r}."
                 )
-            layer = RBMLayer(layer)
+            layer = RBMLayer(layer, dtype=kwargs.get("dtype"))
         if not (gradient is None or isinstance(gradient, Centered)):
             raise ValueError(
                 f"`gradient` must be None or a `dbn.gradients.Centered`; got {gradient!r}."

@@ -49,8 +49,9 @@ class RBMLayer(keras.layers.Layer):
         kernel_regularizer: Keras regularizer of `W`, likewise, such as `"l2"` for weight decay; it
             enters the training cost.
         **kwargs: `name`, `dtype` (by default that of `dense`), `trainable` of
-            `keras.layers.Layer`. Under a mixed policy the matrix products are computed in the
-            narrow type; biases, energies and samples keep the type of the variables.
+            `keras.layers.Layer`, which freezes the Dense layer, too. Under a mixed policy the
+            matrix products are computed in the narrow type; biases, energies and samples keep the
+            type of the variables.
 
     Input shape: `(cases, visible)`, values in the range of the visible units.
 
@@ -114,6 +115,8 @@ class RBMLayer(keras.layers.Layer):
                 dtype=self.dtype_policy,
             )
         self.dense = dense
+        if not self.trainable:
+            dense.trainable = False
         self.check_dense()
         self.vbias_initializer = keras.initializers.get(vbias_initializer)
         self.vbias = vbias

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse
 import tensorflow as tf
 
 from dbn import checks
@@ -41,7 +42,9 @@ def spoilt(value, shape=(2, 3)):
         (GOOD.astype(complex), "`data` must hold numbers; got dtype complex128"),
         (tf.constant(GOOD, tf.complex64), "`data` must hold numbers; got dtype complex64"),
         (GOOD.astype("datetime64[s]"), "`data` must hold numbers; got dtype datetime64"),
-        (None, "`data` must hold numbers; got dtype object"),
+        (None, "`data` must hold numbers; got dtype object, of 'NoneType'"),
+        (scipy.sparse.eye(3).tocsr(), "got dtype object, of 'csr_.*'. Its `toarray.*` does"),
+        (np.ma.masked_less(GOOD, 0.3), "`data` has masked values"),
         ([[0, 1, 0], [1, 0]], r"`data` is not an array of shape \(cases, width\)"),
         (tf.ragged.constant([[0, 1, 0], [1, 0]]), "`data`"),
         ((GOOD, GOOD[:1]), r"`data` is not an array of shape \(cases, width\)"),

@@ -1,5 +1,6 @@
 """GenerativeDBN: up-down by NumPy, samples and labels by enumeration, files, and bad input."""
 
+import re
 import subprocess
 import sys
 
@@ -596,6 +597,20 @@ def test_bad_arguments(data):
 def test_bad_arguments_of_sample(arguments, message):
     with pytest.raises(ValueError, match=message):
         make().sample(**arguments)
+
+
+@pytest.mark.parametrize("name", ["model", "model.below.rbms[0].layer", "model.top.layer.dense"])
+def test_frozen_weights_are_not_trained_around(name, data):
+    model = make()
+    part = eval(name, {"model": model})
+    part.trainable = False
+    model.compile()
+    with pytest.raises(ValueError, match=re.escape(f"Set `{name}.trainable = True`")):
+        model.fit(*data)
+    part.trainable = True
+    model._check_trainable()
+    model = GenerativeDBN([4, 3], 2, trainable=False)
+    assert not model.below.rbms[0].layer.dense.trainable and not model.top.layer.dense.trainable
 
 
 def test_what_is_not_built_is_refused(tmp_path):

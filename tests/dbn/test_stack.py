@@ -91,6 +91,10 @@ def test_a_new_optimizer_leaves_what_else_a_layer_was_compiled_with(x):
     assert {name: config[name] for name in chosen} == chosen
     assert isinstance(lower.optimizer, keras.optimizers.SGD)
     assert not upper.run_eagerly
+    kept = lower.optimizer
+    (history, _) = stack.pretrain(x, metrics="reconstruction_cross_entropy", verbose=0)
+    assert set(history.history) == {"reconstruction_cross_entropy"}
+    assert lower.optimizer is kept and int(kept.iterations) == 2 * 2  # Updates of 32 and 18 cases.
 
 
 def test_callbacks_for_all_layers_or_one_list_a_layer(x):

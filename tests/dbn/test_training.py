@@ -610,6 +610,59 @@ def test_callbacks_one_or_several_and_once_an_execution():
         seen.clear()
 
 
+def test_a_callback_may_predict_and_is_given_all_cases():
+    alone, rbm, seen = make(), make(), []
+    rbm.predict(X, verbose=0)
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: seen.append((rbm.predict(X, batch_size=5, verbose=0), rbm(X)))
+    )
+    fit(rbm, callbacks=[look], epochs=2)
+    fit(alone, epochs=2)
+    assert_same(state(alone), state(rbm))
+    for found, expected in seen:
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_callback_may_take_a_training_up_from_elsewhere(tmp_path):
+    """As Keras' BackupAndRestore does: weights and counters are there when training begins."""
+    whole, first, resumed = make(), make(), make()
+    fit(whole, epochs=5)
+    fit(first, epochs=3)
+    first.save_weights(tmp_path / "rbm.weights.h5")
+    load = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda _: resumed.load_weights(tmp_path / "rbm.weights.h5")
+    )
+    fit(resumed, epochs=2, callbacks=[load])
+    assert_same(whole.get_weights(), resumed.get_weights())
+
+
+def test_accumulated_gradients_are_those_of_larger_batches():
+    """The step of two batches is the mean of the steps of each from the same weights."""
+    plain = make(optimizer=keras.optimizers.SGD(0.1), mode="eager")
+    start = [np.array(w) for w in (plain.layer.W, plain.layer.hbias, plain.layer.vbias)]
+    accumulated = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    rbm = make(optimizer=accumulated, mode="eager")
+    steps = []
+    for number in range(2):  # The gradient of each batch at the same weights.
+        for w, value in zip(
+            (plain.layer.W, plain.layer.hbias, plain.layer.vbias), start, strict=True
+        ):
+            w.assign(value)
+        plain.updates.assign(number)
+        plain.update(*plain.prepare(tf.constant(X[5 * number :][:5]), plain.updates.value))
+        steps.append([np.array(plain.layer.W) - start[0], np.array(plain.layer.hbias) - start[1]])
+    rbm.fit(X[:10], batch_size=5, shuffle=False, verbose=0)
+    for w, value, one, two in zip((rbm.layer.W, rbm.layer.hbias), start, *steps, strict=False):
+        np.testing.assert_allclose(w, value + (one + two) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_evaluate_gives_figures_in_the_order_of_compile():
+    rbm = make(metrics=BOTH[::-1])
+    in_order = rbm.evaluate(X, verbose=0)
+    by_name = rbm.evaluate(X, verbose=0, return_dict=True)
+    assert in_order == [by_name[name] for name in BOTH[::-1]]
+
+
 def test_early_stopping_and_checkpoint(tmp_path):
     path = tmp_path / "at_{epoch}.keras"
     rbm = make(persistent=True, chains=3, optimizer=keras.optimizers.Adam(0.01))
@@ -948,6 +1001,25 @@ def test_frozen_weights_are_not_trained_around(name):
     frozen.trainable = True
     fit(rbm, steps_per_epoch=1)
     assert int(rbm.updates) == 1
+
+
+def test_a_layer_that_is_made_frozen_is_frozen():
+    layer = dbn.RBMLayer(HIDDEN, trainable=False)
+    assert not layer.dense.trainable
+    for rbm in (dbn.RBM(layer), dbn.DBN([HIDDEN], trainable=False).rbms[0]):
+        rbm.compile()
+        with pytest.raises(ValueError, match="Dense layer is frozen"):
+            fit(rbm)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+def test_a_layer_made_from_a_number_has_the_dtype_of_its_model(dtype):
+    stack = dbn.DBN([HIDDEN], dtype=dtype)
+    seeded = dbn.DBN([HIDDEN], dtype=dtype, seed=1)
+    joint = dbn.GenerativeDBN([HIDDEN, 3], 2, dtype=dtype)
+    rbms = [dbn.RBM(HIDDEN, dtype=dtype), *stack.rbms, *seeded.rbms, *joint.below.rbms, joint.top]
+    for rbm in rbms:
+        assert rbm.layer.dense.dtype_policy.name == rbm.dtype_policy.name == dtype
 
 
 def test_lora_after_the_fact_is_refused():
