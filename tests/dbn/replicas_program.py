@@ -108,7 +108,6 @@ def on_two_devices():
             "chains": 10,
             "gradient": dbn.gradients.Centered,
             "regularizer": "l2",
-            "jit_compile": True,
         },
         "fast": {"x": BITS, "negative": lambda: dbn.negative.FastPCD(1, 10, rate=0.1)},
         "tempering": {"x": BITS, "negative": lambda: dbn.negative.ParallelTempering(2, 10, 4)},
@@ -128,10 +127,10 @@ def on_two_devices():
     two, together = stack_and_classifier(strategy)
     found["stack"] = {"weights": distance(one, two), "classifier": distance(alone, together)}
 
-    kept, arguments = FOLDER / "moved.checkpoint", trainings["cd"]
+    kept, arguments = FOLDER / "moved.checkpoint", trainings["pcd"]
     rbm_and_history(strategy, **arguments, epochs=2, checkpoint=kept)
     moved, _ = rbm_and_history(None, **arguments, checkpoint=kept)
-    found["moved"] = distance(moved, learnt["cd"])
+    found["moved"] = distance(moved, learnt["pcd"])
 
     def rbm(**more):
         with strategy.scope():

@@ -328,6 +328,7 @@ def test_chains_start_at_random_cases_that_have_gone_up(small):
 # Training -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_pretraining_is_that_of_the_rbms_by_hand(data):
     x, y = data
     sgd = keras.optimizers.SGD(0.1)
@@ -354,6 +355,7 @@ def exact_log_likelihood(model, reference, x, y):
     return np.log(Enumerated(model, reference).joint[numbers(x), y]).mean()
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_up_down_raises_the_exact_likelihood(reference):
     """Two classes of 4 bits, each with two patterns and noise."""
     random = np.random.default_rng(1)
@@ -382,6 +384,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_saved_stopped_and_gone_on_with_it_ends_with_the_same_bits(data, tmp_path):
     x, y = data
 

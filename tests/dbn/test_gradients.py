@@ -135,6 +135,7 @@ def test_fit_makes_the_updates_of_a_loop_of_ones_own(persistent):
     np.testing.assert_allclose(rbm.gradient.hidden_offset, gradient.hidden_offset, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_saved_and_loaded_training_goes_on_bit_for_bit(tmp_path):
     whole, parts = model(), model()
     whole.fit(X, batch_size=8, epochs=4, verbose=0)
@@ -148,6 +149,7 @@ def test_saved_and_loaded_training_goes_on_bit_for_bit(tmp_path):
     assert np.ptp(whole.gradient.visible_offset) > 0
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_an_execution_that_fails_takes_the_offsets_back():
     rbm = model()
     rbm.fit(X, batch_size=8, verbose=0)

@@ -158,6 +158,7 @@ def fitted(**arguments):
     return rbm
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     ("short", "phase"),
     [
@@ -196,6 +197,7 @@ def test_fast_weights_learn_and_decay_as_by_hand(reference):
     np.testing.assert_allclose(rbm.layer.W.numpy(), slow[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     "phase",
     [
@@ -215,6 +217,7 @@ def test_a_saved_model_goes_on_as_if_it_had_not_stopped(phase, tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_samples_go_on_from_the_chains_at_beta_one():
     rbm = fitted(negative=negative.ParallelTempering(1, 6, 4))
     assert rbm.persistent and rbm.chains == 6 and rbm.chain.shape == (4, 6, 3)

@@ -46,6 +46,7 @@ def test_activities_reach_the_target():
     assert np.array(fitted(10, many)(X)).mean() > 0.3
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_no_cost_changes_nothing():
     np.testing.assert_array_equal(
         fitted(3, sparsity=Sparsity(0.1, cost=0.0)).layer.W.numpy(), fitted(3).layer.W.numpy()
@@ -65,6 +66,7 @@ def test_a_layer_of_float64_learns_the_same():
     np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_saved_model_goes_on_as_if_it_had_not_stopped(tmp_path):
     rbm = fitted(2, sparsity=Sparsity(0.1, cost=0.5, decay=0.8))
     rbm.save(tmp_path / "rbm.keras")

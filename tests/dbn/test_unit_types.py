@@ -50,6 +50,7 @@ def test_a_student_reaches_its_teacher(types, joint):
     assert of_teacher - 0.01 < found.mean < of_teacher + 0.002
 
 
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     ("visible", "hidden", "x"),
     [
@@ -93,6 +94,7 @@ def test_a_learnt_variance_moves_as_by_hand():
     np.testing.assert_allclose(layer.visible.log_variance, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_a_variance_that_collapses_stops_training_with_the_last_good_weights():
     x = np.random.default_rng(2).normal(size=(500, 3)).astype("float32")
     x[:, 1] = 0
@@ -108,6 +110,7 @@ def test_a_variance_that_collapses_stops_training_with_the_last_good_weights():
     assert 0.01 <= float(kept.layer.visible.variance[1]) < 0.02
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_data_that_are_not_standardised_are_warned_of():
     rbm = dbn.RBM(RBMLayer(2, visible="gaussian"))
     rbm.compile(keras.optimizers.SGD(1e-6))
@@ -156,6 +159,7 @@ def test_measuring_soft_categories_is_warned_of():
         dbn.likelihood.log_likelihood(layer, np.full((1, 4), 0.5))
 
 
+@pytest.mark.usefixtures("without_xla")
 def test_stacks_of_every_hidden_type(x=NORMAL):
     """A relu layer, a sigmoid one and a linear code, which the classifier's Dense layers keep."""
     stack = dbn.DBN(

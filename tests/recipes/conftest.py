@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -22,6 +23,22 @@ def run_recipe():
             text=True,
             timeout=300,
         )
+
+    return run
+
+
+@pytest.fixture
+def refused_recipe(tmp_path, monkeypatch, capsys):
+    """Runs a recipe's `main` in this process, in a folder of its own; returns its complaint."""
+    monkeypatch.syspath_prepend(RECIPES)
+    monkeypatch.chdir(tmp_path)
+
+    def run(name, *arguments):
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module(name.removesuffix(".py")).main()
+        assert end.value.code == 2 and not any(tmp_path.iterdir())
+        return capsys.readouterr().err
 
     return run
 

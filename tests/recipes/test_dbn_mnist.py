@@ -111,6 +111,7 @@ def test_killed_while_fine_tuning_it_goes_on_and_ends_the_same(
     assert not (folders[0] / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_help_explains(tmp_path, run_recipe):
     done = run_recipe("dbn_mnist.py", "--help", cwd=tmp_path)
     assert done.returncode == 0

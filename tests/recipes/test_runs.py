@@ -79,6 +79,13 @@ def test_start_takes_a_new_or_an_empty_folder(name, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_start_refuses_a_file_and_leaves_it_as_it_is(tmp_path, capsys):
+    (tmp_path / "file").write_text("a file")
+    said = refused(capsys, runs.start, tmp_path / "file", parse())
+    assert "file cannot be a run folder" in said
+    assert (tmp_path / "file").read_text() == "a file"
+
+
 def test_start_takes_a_folder_in_which_it_was_killed(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
