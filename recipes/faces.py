@@ -70,7 +70,8 @@ def load(path, fewest):
         # Averages of 2x2 pixels: 32x32.
         return np.rint(255 * images.reshape(-1, 32, 2, 32, 2).mean((2, 4)))
     try:
-        images = np.load(path, allow_pickle=False)["images"]
+        with path.open("rb") as file:  # NumPy leaves one open that is damaged.
+            images = np.load(file, allow_pickle=False)["images"]
     except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
         runs.refuse(f"{path} is no .npz file with an array `images` ({error}).")
     if images.dtype != np.uint8 or images.ndim != 3 or 0 in images.shape or len(images) < fewest:
