@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -11,8 +12,7 @@ def file(text):
     path = Path(text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _part(path).touch()
-        _part(path).unlink()
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be written: {error.strerror}") from error
     if path.is_dir():
@@ -28,11 +28,7 @@ def write(found, path):
         path: `pathlib.Path`; a file that is there is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _part(path).write_text(json.dumps(found, indent=2) + "\n")
-    os.replace(_part(path), path)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=2) + "\n")
+    os.replace(part, path)
     print(f"Written to {path}")
-
-
-def _part(path):
-    """Returns where a file is written, before it is whole and has its name."""
-    return path.with_suffix(".part")

@@ -156,11 +156,12 @@ def fit(
     else:
         batch_size = checks.integer(32 if batch_size is None else batch_size, "batch_size")
         num_classes = fine_tuning.classes(model)
-        if num_classes is not None:
+        if num_classes is None:
+            _check_numbers(y)
+        else:
             checks.targets(y, num_classes, fewest=num_classes)
             if isinstance(kwargs.get("validation_data"), (tuple, list)):
                 checks.targets(kwargs["validation_data"][1], num_classes, "validation_data")
-        _check_numbers(y)
         # A list would become one tensor to tf.data.
         arrays = keras.tree.lists_to_tuples(x if y is None else (x, y))
         arrays = tf.nest.map_structure(_as_tensor, arrays)

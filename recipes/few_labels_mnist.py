@@ -21,10 +21,9 @@ Published, accuracy in %, a deep Boltzmann machine with fine-tuning / the same n
 weights: 100 labels 83.79 / 76.24; 1,000 93.65 / 88.71; 10,000 97.27 / 94.73; 60,000 98.73 / 98.20.
 Measured, the default preset: 86.12 / 75.53, 95.18 / 89.31, 97.89 / 97.06 and 98.83 / 98.74; an arm
 took 70 minutes on one CPU core with half the updates for 60,000 labels, of which a fit takes 19
-now. The numbers of updates were chosen on validation
-images: with 10,000 labels 6,000 had 97.5 %, 12,000 had 97.7; with 50,000, from this stack, in a
-program in PyTorch that is no part of this repository, three seeds each, 24,000 had 98.69 %, 48,000
-had 98.87.
+now. The numbers of updates were chosen on validation images: with 10,000 labels 6,000 had 97.5 %,
+12,000 had 97.7; with 50,000, from this stack, in a program in PyTorch that is no part of this
+repository, three seeds each, 24,000 had 98.69 %, 48,000 had 98.87.
 """
 
 import dataclasses
